@@ -1,0 +1,323 @@
+//! The configuration, valid by construction: what the rest of the program may
+//! rely on. Reading and checking the file is in the files beside this one.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+/// A configuration that can be served.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// Our name, in the greeting and the Received field.
+    pub hostname: String,
+    /// Where clients connect; at least one.
+    pub listeners: Vec<Listener>,
+    /// Where mail goes.
+    pub upstream: Upstream,
+    /// Where claims are kept.
+    pub store: Store,
+    /// Which e-mail is the same, and what follows.
+    pub dedup: Dedup,
+    /// Bounds on what one client or message may cost.
+    pub limits: Limits,
+    /// How to write the log.
+    pub log: Log,
+    /// How long attempts under way may go on after SIGTERM.
+    pub drain: Duration,
+}
+
+/// One `[[listener]]`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Listener {
+    /// Its name; the tenant of its clients unless something else names one.
+    pub name: String,
+    /// Where it listens; port 0 takes a free one.
+    pub address: SocketAddr,
+    /// Who may relay.
+    pub allow_from: Vec<IpNet>,
+    /// A header field that names the tenant.
+    pub tenant_header: Option<String>,
+}
+
+/// `[upstream]`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Upstream {
+    /// `host:port`, tried in order; at least one.
+    pub addresses: Vec<String>,
+    /// Idle connections kept.
+    pub pool_size: usize,
+    /// How long an idle connection is kept.
+    pub idle_timeout: Duration,
+    /// Send the key upstream under this name.
+    pub idempotency_header: Option<String>,
+    /// Whether to add our Received field.
+    pub received_header: bool,
+    /// Deadlines of each phase.
+    pub timeouts: UpstreamTimeouts,
+}
+
+/// How long the upstream may take, by phase (RFC 5321 §4.5.3.2).
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct UpstreamTimeouts {
+    /// TCP connection, each address. Default 30 s.
+    pub connect: Duration,
+    /// The greeting, and each reply to EHLO, RSET and the like. Default 5 min.
+    pub greeting: Duration,
+    /// Replies to MAIL and RCPT. Default 5 min.
+    pub envelope: Duration,
+    /// The reply to DATA. Default 2 min.
+    pub data: Duration,
+    /// One block of the body. Default 3 min.
+    pub block: Duration,
+    /// The reply after the final dot. Default 10 min.
+    pub completion: Duration,
+}
+
+/// `[store]`.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Store {
+    /// Nothing survives the process.
+    Memory,
+    /// A sled directory.
+    Sled {
+        /// The directory.
+        path: PathBuf,
+    },
+}
+
+/// `[dedup]`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Dedup {
+    /// The strategies, in order.
+    pub chain: Vec<Strategy>,
+    /// Fields that carry a key, lower case.
+    pub headers: Vec<String>,
+    /// Fields that name a template, lower case.
+    pub template_headers: Vec<String>,
+    /// Fields that name an event, lower case.
+    pub event_headers: Vec<String>,
+    /// What one claim covers.
+    pub scope: Scope,
+    /// How long outcomes under a header, event or Message-ID key are remembered.
+    pub window: Duration,
+    /// The same for content keys.
+    pub content_window: Duration,
+    /// The cap on `X-Idempotency-TTL`.
+    pub max_window: Duration,
+    /// What a duplicate hears.
+    pub on_duplicate: OnDuplicate,
+    /// What the same key with another content means.
+    pub on_conflict: OnConflict,
+    /// What a message hears that some recipients got and others never will.
+    pub on_partial: OnPartial,
+    /// What an unconfirmed attempt means to the next one.
+    pub in_doubt: InDoubt,
+    /// How long a duplicate waits for the attempt under way.
+    pub in_flight_wait: Duration,
+    /// What happens to a message without a key.
+    pub unkeyed: Unkeyed,
+    /// Whether to deduplicate at all.
+    pub mode: Mode,
+    /// What happens to a message that can't be claimed.
+    pub on_store_failure: OnStoreFailure,
+}
+
+/// How a key is found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Strategy {
+    /// A header field that the application sets.
+    Header,
+    /// Template and event header fields.
+    Event,
+    /// The fingerprint of the message.
+    Content,
+    /// The Message-ID field.
+    MessageId,
+}
+
+impl Strategy {
+    /// As written in the configuration, logs and records.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Strategy::Header => "header",
+            Strategy::Event => "event",
+            Strategy::Content => "content",
+            Strategy::MessageId => "message-id",
+        }
+    }
+}
+
+/// What one claim covers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Scope {
+    /// One envelope recipient.
+    Recipient,
+    /// The whole message.
+    Message,
+}
+
+/// What a duplicate of an accepted message hears.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnDuplicate {
+    /// The stored reply of the upstream.
+    Accept,
+    /// `554 5.5.0 [DUPLICATE]`.
+    Reject,
+}
+
+/// What the same id with another fingerprint means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnConflict {
+    /// `554 5.5.0 [CONFLICT]`.
+    Reject,
+    /// The same as a duplicate.
+    Suppress,
+    /// A new attempt that takes the claim over.
+    Relay,
+}
+
+/// What a message hears that is mixed of 2yz and 5yz.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnPartial {
+    /// `554 5.5.0 [PARTIAL]`.
+    Report,
+    /// The reply of those accepted.
+    Accept,
+}
+
+/// What an unconfirmed attempt means to the next one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum InDoubt {
+    /// It counts as sent: at most once.
+    Suppress,
+    /// It is sent again: at least once.
+    Resend,
+    /// Wait for an operator.
+    Hold,
+}
+
+/// What happens to a message without a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Unkeyed {
+    /// Relayed without a claim.
+    Relay,
+    /// `550 5.7.0 [UNKEYED]`.
+    Reject,
+}
+
+/// Whether to deduplicate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// Yes.
+    Enforce,
+    /// No key, no claim.
+    Off,
+}
+
+/// What happens to a message that can't be claimed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnStoreFailure {
+    /// `451 4.3.0 [STORE]`.
+    Defer,
+    /// Relayed without a claim.
+    Relay,
+}
+
+/// `[limits]`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Limits {
+    /// Octets of one message.
+    pub max_message_size: u64,
+    /// RCPT commands of one message.
+    pub max_recipients: usize,
+    /// Client connections at once.
+    pub max_connections: usize,
+    /// The same from one address.
+    pub max_connections_per_ip: usize,
+    /// Octets of one message kept in memory; the rest goes to a file.
+    pub memory_per_message: u64,
+    /// How long a client may take for one whole command.
+    pub command_timeout: Duration,
+    /// How long a message may take beyond one second for each KiB of it.
+    pub data_timeout: Duration,
+    /// Bad commands before `421 4.7.0`.
+    pub max_errors: usize,
+    /// What a bare LF or CR means.
+    pub bare_newlines: BareNewlines,
+    /// Octets of all messages in memory together.
+    pub in_memory_total: u64,
+}
+
+/// What a bare LF or CR inside a message means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BareNewlines {
+    /// LF becomes CRLF, CR a space.
+    Normalize,
+    /// `550 5.6.11`.
+    Reject,
+}
+
+/// `[log]`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Log {
+    /// How a line looks.
+    pub format: LogFormat,
+    /// The least level that is written.
+    pub level: LogLevel,
+    /// A file instead of standard error, rotated daily.
+    pub file: Option<PathBuf>,
+    /// What is hidden.
+    pub redact: Redact,
+}
+
+/// How a log line looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// Text on a terminal, else JSON.
+    Auto,
+    /// `key=value`.
+    Text,
+    /// One object a line.
+    Json,
+}
+
+/// The least level that is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogLevel {
+    /// `error`
+    Error,
+    /// `warn`
+    Warn,
+    /// `info`
+    Info,
+    /// `debug`
+    Debug,
+    /// `trace`
+    Trace,
+}
+
+/// What the log hides.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Redact {
+    /// Nothing.
+    None,
+    /// Local parts of recipients are hashed.
+    Recipient,
+    /// Recipients, senders, keys, Message-IDs and reply texts are hashed.
+    All,
+}

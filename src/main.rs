@@ -1,0 +1,2 @@
+//! The `mailonce` command.
+fn main() {}

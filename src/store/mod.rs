@@ -1,0 +1,196 @@
+//! The claim store: who may send which e-mail, and what became of it.
+//!
+//! A claim is taken in one atomic step for all recipients of a message,
+//! committed (durably) before the last byte goes upstream, and settled with
+//! its outcome. Every write after the claim carries the claim's [`Token`], so
+//! a slow old holder can never overwrite a newer claim.
+
+pub mod record;
+
+use async_trait::async_trait;
+pub use record::{Attempt, ClaimId, Fingerprint, Outcome, Record, State, Token};
+
+use crate::clock::Timestamp;
+use crate::config::{InDoubt, OnConflict};
+use std::time::Duration;
+
+/// What one message wants to claim, in one atomic step.
+#[derive(Clone, Debug)]
+pub struct ClaimRequest {
+    /// Names this attempt in every later write.
+    pub token: Token,
+    /// The time now.
+    pub at: Timestamp,
+    /// When a claim that never got past `pending` may be taken by another.
+    pub lease_until: Timestamp,
+    /// One for each id; no id twice.
+    pub slots: Vec<Slot>,
+}
+
+/// One id to claim, with what its record will say and which earlier records it
+/// may replace.
+#[derive(Clone, Debug)]
+pub struct Slot {
+    /// What is claimed.
+    pub id: ClaimId,
+    /// For the record.
+    pub tenant: String,
+    /// For the record: the strategy that yielded the key.
+    pub strategy: String,
+    /// For the record: the key as given.
+    pub key: String,
+    /// For the record; empty where one claim covers the whole message.
+    pub recipient: String,
+    /// For the record.
+    pub sender: String,
+    /// For the record; empty without a rule.
+    pub rule: String,
+    /// What the message means; another one under the same id is a conflict.
+    pub fingerprint: Fingerprint,
+    /// For the record.
+    pub message_id: Option<String>,
+    /// The Date field, for a resend.
+    pub date: Option<String>,
+    /// Octets of the message as received.
+    pub size: u64,
+    /// How long an outcome is remembered.
+    pub window: Duration,
+    /// What another fingerprint under the same id means.
+    pub on_conflict: OnConflict,
+    /// What an earlier attempt in doubt means.
+    pub in_doubt: InDoubt,
+}
+
+/// The answer for one slot.
+#[derive(Clone, Debug)]
+pub enum Claimed {
+    /// The claim is ours. `previous` is the record it replaces (deferred,
+    /// refused, in doubt, or taken over in a conflict).
+    New {
+        /// What was known of the id before.
+        previous: Option<Box<Record>>,
+    },
+    /// Settled earlier, as accepted or in doubt; counted as a duplicate.
+    Settled {
+        /// The record that answers.
+        record: Box<Record>,
+        /// The fingerprint differs and `OnConflict::Suppress` let it pass.
+        conflict: bool,
+    },
+    /// Another attempt holds it, pending or committing; counted as a duplicate.
+    InFlight {
+        /// The record as it is now.
+        record: Box<Record>,
+        /// The fingerprint differs and `OnConflict::Suppress` let it pass.
+        conflict: bool,
+    },
+    /// The same id with another fingerprint, under `OnConflict::Reject`.
+    Conflict {
+        /// The record that stands in the way.
+        record: Box<Record>,
+    },
+}
+
+/// How a claim ended.
+#[derive(Clone, Debug)]
+pub struct Settlement {
+    /// Which claim.
+    pub id: ClaimId,
+    /// What the upstream finally answered.
+    pub outcome: Outcome,
+    /// The upstream's address, for the record.
+    pub upstream: String,
+    /// With one claim for a whole message: those of its recipients (by
+    /// [`record::recipient_mark`]) who have it, so that a retry spares them.
+    pub delivered: Vec<u64>,
+}
+
+/// Whether a settlement is waited for until it is on stable storage.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Durability {
+    /// Visible to every reader at once, on disk with the next flush.
+    Soon,
+    /// On stable storage before the call returns.
+    Now,
+}
+
+/// What is wrong with the store. Whoever meets one has changed nothing that
+/// he can rely on; the client hears `451 4.3.0 [STORE]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StoreFault {
+    /// Another process has the directory open.
+    Locked(String),
+    /// The engine failed: disk full, read-only, an I/O error. The text says
+    /// where and what to do.
+    Failed(String),
+    /// No answer within the deadline of the watchdog.
+    Stalled {
+        /// The call that hangs.
+        operation: &'static str,
+    },
+    /// The claim is no longer ours: another holder has taken it over. Nothing
+    /// was written.
+    Fenced,
+}
+
+impl std::error::Error for StoreFault {}
+
+impl std::fmt::Display for StoreFault {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            StoreFault::Locked(what) | StoreFault::Failed(what) => f.write_str(what),
+            StoreFault::Stalled { operation } => write!(f, "the store did not answer {operation} in time"),
+            StoreFault::Fenced => f.write_str("the claim was taken over by another attempt"),
+        }
+    }
+}
+
+/// Which records [`Store::list`] gives.
+#[derive(Clone, Debug, Default)]
+pub struct Query {
+    /// Start behind this id.
+    pub after: Option<ClaimId>,
+    /// At most so many records are looked at; a page may hold fewer matches.
+    pub scan: usize,
+}
+
+/// A claim store. Every engine passes the suite in `contract.rs`.
+#[async_trait]
+pub trait Store: Send + Sync + 'static {
+    /// Claims every slot, each on its own merits, in one step that no other
+    /// call can interleave with. Answers in the order of the slots. Not
+    /// durable: a crash forgets claims that were not committed.
+    async fn claim(&self, request: ClaimRequest) -> Result<Vec<Claimed>, StoreFault>;
+
+    /// Makes `pending` claims `committing`, and returns once that is on stable
+    /// storage. [`StoreFault::Fenced`], and nothing written, unless the token
+    /// holds all of them.
+    async fn commit(&self, token: Token, ids: Vec<ClaimId>, at: Timestamp) -> Result<(), StoreFault>;
+
+    /// Ends claims with their outcomes. [`StoreFault::Fenced`], and nothing
+    /// written, unless the token holds all of them.
+    async fn settle(
+        &self,
+        token: Token,
+        at: Timestamp,
+        settlements: Vec<Settlement>,
+        durability: Durability,
+    ) -> Result<(), StoreFault>;
+
+    /// Gives `pending` claims up, as if never claimed. Ids that the token does
+    /// not hold as pending are left alone.
+    async fn release(&self, token: Token, ids: Vec<ClaimId>) -> Result<(), StoreFault>;
+
+    /// The record, unless it has expired at `now`.
+    async fn get(&self, id: ClaimId, now: Timestamp) -> Result<Option<Record>, StoreFault>;
+
+    /// A page of unexpired records in the order of their ids, and where the
+    /// next page starts (`None` at the end).
+    async fn list(&self, query: Query, now: Timestamp) -> Result<(Vec<Record>, Option<ClaimId>), StoreFault>;
+
+    /// Removes up to `most` expired records; answers how many went.
+    async fn sweep(&self, now: Timestamp, most: usize) -> Result<usize, StoreFault>;
+
+    /// Writes everything down and lets go of the files.
+    async fn close(&self) -> Result<(), StoreFault>;
+}

@@ -1,0 +1,190 @@
+//! What is remembered of a claim.
+
+use std::fmt;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::clock::Timestamp;
+use crate::smtp::reply::{Class, Reply};
+
+/// How many attempts a record keeps.
+pub const MAX_ATTEMPTS: usize = 8;
+
+/// SHA-256 over the identity of an e-mail.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct ClaimId(pub [u8; 32]);
+
+impl ClaimId {
+    /// The first 16 hex digits: how logs name a claim.
+    pub fn short(&self) -> String {
+        hex(&self.0[..8])
+    }
+}
+
+impl fmt::Display for ClaimId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&hex(&self.0))
+    }
+}
+
+impl fmt::Debug for ClaimId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ClaimId({})", self.short())
+    }
+}
+
+/// SHA-256 over the meaning of a message.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Fingerprint(pub [u8; 32]);
+
+impl fmt::Display for Fingerprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&hex(&self.0))
+    }
+}
+
+impl fmt::Debug for Fingerprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Fingerprint({})", hex(&self.0[..8]))
+    }
+}
+
+/// Lower-case hexadecimal.
+pub fn hex(bytes: &[u8]) -> String {
+    use fmt::Write;
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+        // Writing to a String can't fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+/// Names one attempt; unique over all processes that share a store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Token {
+    /// The process: a random number drawn at its start.
+    pub owner: u64,
+    /// The attempt within the process.
+    pub attempt: u64,
+}
+
+/// Where a claim is in its life (semantics: none, pending, committing, then
+/// one of four ends).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum State {
+    /// Claimed; nothing that the upstream could act on has been sent.
+    Pending {
+        /// Who holds it.
+        holder: Token,
+        /// When it may be taken by another.
+        lease_until: Timestamp,
+    },
+    /// The last byte may have left.
+    Committing {
+        /// Who holds it.
+        holder: Token,
+    },
+    /// Ended.
+    Settled(Outcome),
+}
+
+/// How an attempt ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Outcome {
+    /// The upstream took responsibility: 2yz.
+    Accepted(Reply),
+    /// 4yz, or the upstream could not be reached; may be claimed again.
+    Deferred(Reply),
+    /// 5yz; may be claimed again.
+    Refused(Reply),
+    /// The upstream may or may not have accepted, and nobody can know. The
+    /// reply is what the first client hears.
+    InDoubt(Reply),
+}
+
+impl Outcome {
+    /// The outcome that a definite reply of the upstream means.
+    pub fn of_reply(reply: Reply) -> Self {
+        match reply.class() {
+            Class::Success => Outcome::Accepted(reply),
+            Class::Transient => Outcome::Deferred(reply),
+            Class::Intermediate | Class::Permanent => Outcome::Refused(reply),
+        }
+    }
+
+    /// The reply that came with it.
+    pub fn reply(&self) -> &Reply {
+        match self {
+            Outcome::Accepted(reply)
+            | Outcome::Deferred(reply)
+            | Outcome::Refused(reply)
+            | Outcome::InDoubt(reply) => reply,
+        }
+    }
+}
+
+/// One try at sending.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attempt {
+    /// When it ended.
+    pub at: Timestamp,
+    /// The reply on one line, cut to 256 characters.
+    pub reply: String,
+}
+
+/// The audit trail of one claim.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    /// What was claimed.
+    pub id: ClaimId,
+    /// Whose it is.
+    pub tenant: String,
+    /// `header`, `event`, `content` or `message-id`.
+    pub strategy: String,
+    /// The key as given.
+    pub key: String,
+    /// Empty where one claim covers the whole message.
+    pub recipient: String,
+    /// The reverse-path.
+    pub sender: String,
+    /// The rule that matched; empty without one.
+    pub rule: String,
+    /// What the message meant.
+    pub fingerprint: Fingerprint,
+    /// Where it stands.
+    pub state: State,
+    /// The upstream's address; empty before one was asked.
+    pub upstream: String,
+    /// Of the first attempt that went in doubt, else of the latest.
+    pub message_id: Option<String>,
+    /// The Date field beside that Message-ID.
+    pub date: Option<String>,
+    /// Octets as received.
+    pub size: u64,
+    /// The last [`MAX_ATTEMPTS`] tries.
+    pub attempts: Vec<Attempt>,
+    /// How many tries there were in all.
+    pub attempt_count: u64,
+    /// When the id was first claimed.
+    pub first_seen: Timestamp,
+    /// When the id was last asked for.
+    pub last_seen: Timestamp,
+    /// When it was settled last.
+    pub settled_at: Option<Timestamp>,
+    /// Duplicates suppressed.
+    pub duplicates: u64,
+    /// How long an outcome is remembered.
+    pub window: Duration,
+    /// When it is forgotten; starts at settlement and does not slide.
+    pub expires: Timestamp,
+    /// With one claim for a whole message, marks of the recipients who have it.
+    pub delivered: Vec<u64>,
+}
+
+/// A short stand-in for a recipient in [`Record::delivered`].
+pub fn recipient_mark(identity: &str) -> u64 {
+    let digest = Sha256::digest(identity.as_bytes());
+    u64::from_be_bytes(std::array::from_fn(|i| digest[i]))
+}
