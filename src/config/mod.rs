@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+pub use crate::smtp::data::BareNewlines;
+
 /// A configuration that can be served.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
@@ -257,16 +259,6 @@ pub struct Limits {
     pub bare_newlines: BareNewlines,
     /// Octets of all messages in memory together.
     pub in_memory_total: u64,
-}
-
-/// What a bare LF or CR inside a message means.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum BareNewlines {
-    /// LF becomes CRLF, CR a space.
-    Normalize,
-    /// `550 5.6.11`.
-    Reject,
 }
 
 /// `[log]`.

@@ -1,5 +1,12 @@
-//! The received message, and what of it goes upstream.
+//! The received message: its bytes, its header section, what it means, and
+//! what of it goes upstream.
 
+pub mod edit;
+pub mod fingerprint;
+pub mod headers;
 pub mod rendition;
+pub mod spool;
 
+pub use headers::{HeaderFault, Headers};
 pub use rendition::{Reader, Rendition};
+pub use spool::{Budget, Content, Spool};

@@ -5,5 +5,8 @@
 //! socket. So both run in tests without ports, threads or sleeps.
 
 pub mod address;
+pub mod command;
+pub mod data;
 pub mod envelope;
 pub mod reply;
+pub mod session;

@@ -1,0 +1,101 @@
+//! What is changed on the way through: our Received field in front, the key
+//! fields taken out, and for a resend the first attempt's Message-ID and Date.
+
+use super::{Content, Headers, Rendition};
+
+/// The changes to one message. Nothing is changed that a DKIM signature covers.
+#[derive(Clone, Debug, Default)]
+pub struct Edits {
+    /// Whole fields, each with its CRLF, that go in front.
+    pub prepend: String,
+    /// Names of fields to take out, in lower case.
+    pub remove: Vec<String>,
+    /// Fields to put in the place of those of the same name.
+    pub replace: Vec<(&'static str, String)>,
+}
+
+impl Edits {
+    /// What goes upstream.
+    pub fn apply(&self, headers: &Headers, content: &Content, eight_bit: bool) -> Rendition {
+        let signed = headers.signed_names();
+        let is_signed = |name: &str| signed.iter().any(|signed| signed == name);
+        let replace: Vec<_> =
+            self.replace.iter().filter(|(name, _)| !is_signed(&name.to_ascii_lowercase())).collect();
+        let drop = |name: &str| {
+            !is_signed(name)
+                && (self.remove.iter().any(|remove| remove == name)
+                    || replace.iter().any(|(replaced, _)| replaced.eq_ignore_ascii_case(name)))
+        };
+
+        let mut front = self.prepend.clone();
+        for (name, value) in &replace {
+            front.push_str(&format!("{name}: {value}\r\n"));
+        }
+        let mut rendition = Rendition::new();
+        rendition.set_eight_bit(eight_bit);
+        rendition.push_bytes(front.into());
+        let mut kept = headers.without(drop);
+        // The last stretch and what follows it are one where nothing is
+        // missing between them, so an unchanged message stays in one piece.
+        let rest = match kept.pop_if(|last| last.end == headers.len()) {
+            Some(last) => last.start,
+            None => headers.len(),
+        };
+        for range in kept {
+            rendition.push_bytes(content.head().slice(range));
+        }
+        content.append_from(rest, &mut rendition);
+        rendition
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::message::{Budget, Spool};
+
+    async fn edited(text: &str, edits: Edits) -> String {
+        let mut spool = Spool::new(Budget::new(1 << 20), 1 << 20);
+        spool.buffer().extend_from_slice(text.as_bytes());
+        let content = spool.finish().await.unwrap();
+        let headers = Headers::parse(content.head()).unwrap();
+        let rendition = edits.apply(&headers, &content, false);
+        let mut reader = rendition.reader();
+        let mut sent = Vec::new();
+        while let Some(block) = reader.next().await.unwrap() {
+            sent.extend_from_slice(block);
+        }
+        assert_eq!(sent.len() as u64, rendition.len());
+        String::from_utf8(sent).unwrap()
+    }
+
+    fn remove(name: &str) -> Edits {
+        Edits { remove: vec![name.to_owned()], ..Edits::default() }
+    }
+
+    #[tokio::test]
+    async fn fields_go_wherever_they_stand() {
+        for text in ["X-Key: k\r\nA: 1\r\n\r\nbody\r\n", "A: 1\r\nx-key: k\r\n\r\nbody\r\n"] {
+            assert_eq!(edited(text, remove("x-key")).await, "A: 1\r\n\r\nbody\r\n");
+        }
+        assert_eq!(edited("X-Key: k\r\n", remove("x-key")).await, "");
+        assert_eq!(edited("A: 1\r\n\r\nX-Key: k\r\n", remove("x-key")).await, "A: 1\r\n\r\nX-Key: k\r\n");
+    }
+
+    #[tokio::test]
+    async fn what_a_signature_covers_stays() {
+        let text =
+            "DKIM-Signature: h=x-key:message-id; b=x\r\nX-Key: k\r\nMessage-ID: <a@x>\r\nDate: now\r\n\r\n";
+        let mut edits = remove("x-key");
+        edits.replace = vec![("Message-ID", "<first@x>".into()), ("Date", "then".into())];
+        let sent = edited(text, edits).await;
+        assert!(sent.contains("X-Key: k\r\nMessage-ID: <a@x>\r\n"), "{sent}");
+        assert!(sent.starts_with("Date: then\r\n") && !sent.contains("Date: now"), "{sent}");
+    }
+
+    #[tokio::test]
+    async fn an_unchanged_message_gets_only_what_goes_in_front() {
+        let edits = Edits { prepend: "Received: by us\r\n".into(), ..Edits::default() };
+        assert_eq!(edited("A: 1\r\n\r\n.\r\n", edits).await, "Received: by us\r\nA: 1\r\n\r\n.\r\n");
+    }
+}

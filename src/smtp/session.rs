@@ -1,0 +1,650 @@
+//! The server's side of an SMTP session, without I/O and without a clock.
+//!
+//! Getters tell where the session stands. Events go in: [`Session::step`]
+//! takes received bytes, the other methods what became of the last action.
+//! Actions come out of `step`; replies gather in [`Session::output`], so that
+//! a group of pipelined commands is answered in one write (RFC 2920 §3.2).
+//!
+//! One call of `step` handles one command or one stretch of data. The state
+//! is an enum whose variants own what that moment knows: an envelope can't
+//! exist before MAIL, nor data without recipients.
+
+use super::command::{Command, MAX_AUTH_LINE, MAX_LINE};
+use super::data::{BareNewlines, Decoder, Framing};
+use super::envelope::{Envelope, MailParameters, Recipient};
+use super::reply::Reply;
+
+/// What a session is allowed and what it offers; fixed when it starts.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Our name.
+    pub hostname: String,
+    /// Octets of one message; announced as SIZE.
+    pub max_message_size: u64,
+    /// RCPT commands of one message.
+    pub max_recipients: usize,
+    /// Bad commands before `421 4.7.0`.
+    pub max_errors: usize,
+    /// What a bare LF or CR means.
+    pub bare_newlines: BareNewlines,
+    /// The extensions that depend on others.
+    pub offers: Offers,
+}
+
+/// Extensions that EHLO offers depending on the upstream and on TLS.
+/// PIPELINING, CHUNKING, ENHANCEDSTATUSCODES and SIZE are always offered.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Offers {
+    /// 8BITMIME
+    pub eight_bit_mime: bool,
+    /// SMTPUTF8
+    pub smtputf8: bool,
+    /// DSN
+    pub dsn: bool,
+    /// STARTTLS
+    pub starttls: bool,
+    /// AUTH with these mechanisms, in upper case.
+    pub auth: Vec<String>,
+}
+
+/// A say in what the client asks for, beyond the rules of the protocol.
+pub trait Policy {
+    /// `Some(reply)` refuses the step with that reply.
+    fn check(&mut self, step: Step<'_>) -> Option<Reply>;
+}
+
+/// What a [`Policy`] is asked about, before it happens.
+#[derive(Clone, Copy, Debug)]
+pub enum Step<'a> {
+    /// EHLO or HELO.
+    Hello,
+    /// MAIL FROM.
+    Mail(&'a Envelope),
+    /// RCPT TO, with the envelope so far.
+    Rcpt(&'a Envelope, &'a Recipient),
+    /// DATA, or the first BDAT.
+    Data(&'a Envelope),
+    /// The message is whole.
+    EndOfData(&'a Envelope),
+}
+
+/// What the owner of the session is to do next.
+#[derive(Debug)]
+pub enum Action {
+    /// Call `step` again with what is left of the input; where nothing is left,
+    /// write the output and read.
+    Continue,
+    /// What is left is only part of a line: write the output, read more.
+    Read,
+    /// The message is whole: decide on it, then call [`Session::delivered`].
+    Deliver(Box<Delivery>),
+    /// Write the output, make sure that no input is left over, shake hands,
+    /// then call [`Session::tls_established`].
+    StartTls,
+    /// Check the credentials, then call [`Session::authenticated`].
+    Authenticate {
+        /// In upper case; one of those offered.
+        mechanism: String,
+        /// Still in base64.
+        initial_response: Option<String>,
+    },
+    /// Write the output and close.
+    Close,
+}
+
+/// A message that was received whole. Its content is where `step` put it.
+#[derive(Debug)]
+pub struct Delivery {
+    /// From whom and to whom.
+    pub envelope: Envelope,
+    /// Whether it holds octets above 127.
+    pub eight_bit: bool,
+}
+
+/// Something that the client asked for and that was refused on grounds of our
+/// own policy or limits; for the log.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Rejection {
+    /// The reverse-path, where one was given.
+    pub from: Option<String>,
+    /// The recipient, where it was about one.
+    pub to: Option<String>,
+    /// What the client heard.
+    pub reply: Reply,
+}
+
+/// How the client introduced itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientName {
+    /// The argument of EHLO or HELO.
+    pub name: String,
+    /// Whether it was EHLO.
+    pub extended: bool,
+}
+
+/// The session machine.
+#[derive(Debug)]
+pub struct Session<P> {
+    settings: Settings,
+    policy: P,
+    state: State,
+    /// Inside a line that is too long already: skip to its end.
+    skipping_line: bool,
+    client: Option<ClientName>,
+    errors: usize,
+    output: Vec<u8>,
+    rejections: Vec<Rejection>,
+}
+
+#[derive(Debug)]
+enum State {
+    /// No transaction; with or without EHLO (see `client`).
+    Ready,
+    /// MAIL was accepted.
+    Mail(Envelope),
+    /// Between `354` and the end of data.
+    Data(Receiving),
+    /// Inside the octets of a BDAT.
+    Chunk { receiving: Receiving, left: u64, last: bool },
+    /// Between two BDAT commands.
+    BetweenChunks(Receiving),
+    /// Inside the octets of a BDAT that was out of place.
+    Discard { left: u64, reply: Reply },
+    /// The message is with the owner.
+    Delivering,
+    /// STARTTLS or AUTH is with the owner.
+    Suspended,
+    /// Over.
+    Closed,
+}
+
+#[derive(Debug)]
+struct Receiving {
+    envelope: Envelope,
+    decoder: Decoder,
+    octets: u64,
+    /// Decided already: what comes is thrown away, and this is the answer.
+    refusal: Option<Reply>,
+}
+
+impl<P: Policy> Session<P> {
+    /// A session whose greeting is in the output.
+    pub fn new(settings: Settings, policy: P) -> Self {
+        let mut session = Self {
+            settings,
+            policy,
+            state: State::Ready,
+            skipping_line: false,
+            client: None,
+            errors: 0,
+            output: Vec::new(),
+            rejections: Vec::new(),
+        };
+        let greeting = format!("{} ESMTP mailonce", session.settings.hostname);
+        session.reply(Reply::new(220, greeting));
+        session
+    }
+
+    // Getters.
+
+    /// Replies to be written, in order; the owner drains them.
+    pub fn output(&mut self) -> &mut Vec<u8> {
+        &mut self.output
+    }
+
+    /// What was refused since the last call.
+    pub fn take_rejections(&mut self) -> Vec<Rejection> {
+        std::mem::take(&mut self.rejections)
+    }
+
+    /// The policy given at the start.
+    pub fn policy(&mut self) -> &mut P {
+        &mut self.policy
+    }
+
+    /// How the client introduced itself last.
+    pub fn client(&self) -> Option<&ClientName> {
+        self.client.as_ref()
+    }
+
+    /// Whether no transaction is open: the moment to close politely.
+    pub fn is_idle(&self) -> bool {
+        matches!(self.state, State::Ready)
+    }
+
+    /// Whether message data is coming in; gives the envelope it belongs to.
+    pub fn receiving(&self) -> Option<&Envelope> {
+        match &self.state {
+            State::Data(receiving) | State::Chunk { receiving, .. } | State::BetweenChunks(receiving) => {
+                Some(&receiving.envelope)
+            }
+            _ => None,
+        }
+    }
+
+    // Events.
+
+    /// Takes received bytes; content of messages is appended to `body`.
+    /// Answers how many octets were used, and what to do next.
+    pub fn step(&mut self, input: &[u8], body: &mut Vec<u8>) -> (usize, Action) {
+        match std::mem::replace(&mut self.state, State::Closed) {
+            State::Data(receiving) => self.receive_data(receiving, input, body),
+            State::Chunk { receiving, left, last } => self.receive_chunk(receiving, left, last, input, body),
+            State::Discard { left, reply } => self.discard(left, reply, input),
+            State::Closed => (input.len(), Action::Close),
+            state => {
+                self.state = state;
+                self.receive_line(input, body)
+            }
+        }
+    }
+
+    /// The answer to the message that [`Action::Deliver`] handed out.
+    pub fn delivered(&mut self, reply: Reply) {
+        self.reply(reply);
+        self.state = State::Ready;
+    }
+
+    /// Refuses the message that is coming in, for want of room: the rest of it
+    /// is thrown away and the reply given at its end.
+    pub fn refuse_message(&mut self, reply: Reply) {
+        if let State::Data(receiving) | State::Chunk { receiving, .. } | State::BetweenChunks(receiving) =
+            &mut self.state
+        {
+            receiving.refusal.get_or_insert(reply);
+        }
+    }
+
+    /// TLS is up: everything learnt in clear is forgotten (RFC 3207 §4.2).
+    pub fn tls_established(&mut self, offers: Offers) {
+        self.settings.offers = offers;
+        self.client = None;
+        self.state = State::Ready;
+    }
+
+    /// The answer to [`Action::Authenticate`].
+    pub fn authenticated(&mut self, reply: Reply) {
+        self.state = State::Ready;
+        if reply.is_success() { self.reply(reply) } else { self.fault(reply) }
+    }
+
+    /// Ends the session with a reply of the owner's, such as `421 4.3.2`.
+    pub fn end(&mut self, reply: Reply) {
+        self.reply(reply);
+        self.state = State::Closed;
+    }
+
+    // Lines.
+
+    fn receive_line(&mut self, input: &[u8], body: &mut Vec<u8>) -> (usize, Action) {
+        let Some(end) = memchr::memchr(b'\n', input) else {
+            return self.part_of_line(input);
+        };
+        let used = end + 1;
+        let too_long = used > line_limit(input);
+        if std::mem::take(&mut self.skipping_line) || too_long {
+            self.fault(Reply::new(500, "5.5.2 line too long"));
+            return (used, self.go_on());
+        }
+        let line = match (input[..end].strip_suffix(b"\r"), self.settings.bare_newlines) {
+            (Some(line), _) => line,
+            (None, BareNewlines::Normalize) => &input[..end],
+            (None, BareNewlines::Reject) => {
+                self.fault(Reply::new(500, "5.5.2 lines end in CRLF"));
+                return (used, self.go_on());
+            }
+        };
+        let action = match Command::parse(line) {
+            Ok(command) => self.command(command, body),
+            Err(reply) => {
+                self.fault(reply);
+                self.go_on()
+            }
+        };
+        (used, action)
+    }
+
+    /// No line end yet. What can't become a line any more is skipped, so the
+    /// owner never has to keep more than the longest line.
+    fn part_of_line(&mut self, input: &[u8]) -> (usize, Action) {
+        self.skipping_line |= input.len() >= line_limit(input);
+        let used = if self.skipping_line { input.len() } else { 0 };
+        (used, Action::Read)
+    }
+
+    fn command(&mut self, command: Command, body: &mut Vec<u8>) -> Action {
+        match command {
+            Command::Helo(name) => self.hello(name, false),
+            Command::Ehlo(name) => self.hello(name, true),
+            Command::Mail(path, parameters) => {
+                self.mail(Envelope { reverse_path: path, parameters, recipients: Vec::new() })
+            }
+            Command::Rcpt(recipient) => self.rcpt(recipient),
+            Command::Data => self.data(),
+            Command::Bdat { octets, last } => return self.bdat(octets, last, body),
+            Command::Rset => {
+                self.state = State::Ready;
+                self.reply(Reply::new(250, "2.0.0 ok"));
+            }
+            Command::Noop => self.reply(Reply::new(250, "2.0.0 ok")),
+            Command::Vrfy => self.reply(Reply::new(252, "2.5.0 send some mail, the upstream will tell")),
+            Command::Help => self.reply(Reply::new(214, "2.0.0 an SMTP relay that sends every e-mail once")),
+            Command::Quit => self.end(Reply::new(221, "2.0.0 bye")),
+            Command::StartTls => return self.start_tls(),
+            Command::Auth { mechanism, initial_response } => return self.auth(mechanism, initial_response),
+        }
+        self.go_on()
+    }
+
+    fn hello(&mut self, name: String, extended: bool) {
+        if let Some(reply) = self.policy.check(Step::Hello) {
+            return self.fault(reply);
+        }
+        self.state = State::Ready;
+        self.client = Some(ClientName { name, extended });
+        let text = if extended { self.ehlo_text() } else { self.settings.hostname.clone() };
+        self.reply(Reply::new(250, text));
+    }
+
+    fn ehlo_text(&self) -> String {
+        let Settings { hostname, max_message_size, offers, .. } = &self.settings;
+        let mut text =
+            format!("{hostname}\nPIPELINING\nCHUNKING\nENHANCEDSTATUSCODES\nSIZE {max_message_size}");
+        for (offered, keyword) in [
+            (offers.eight_bit_mime, "8BITMIME"),
+            (offers.smtputf8, "SMTPUTF8"),
+            (offers.dsn, "DSN"),
+            (offers.starttls, "STARTTLS"),
+        ] {
+            if offered {
+                text.push('\n');
+                text.push_str(keyword);
+            }
+        }
+        if !offers.auth.is_empty() {
+            text.push_str("\nAUTH ");
+            text.push_str(&offers.auth.join(" "));
+        }
+        text
+    }
+
+    fn mail(&mut self, envelope: Envelope) {
+        let refusal = if self.client.is_none() {
+            return self.fault(Reply::new(503, "5.5.1 say EHLO first"));
+        } else if !self.is_idle() {
+            return self.fault(Reply::new(503, "5.5.1 a transaction is open already"));
+        } else if envelope.reverse_path.needs_smtputf8() && !envelope.parameters.smtputf8 {
+            Some(Reply::new(550, "5.6.7 this sender address needs SMTPUTF8"))
+        } else if self.is_too_big(&envelope.parameters) {
+            Some(self.too_big())
+        } else {
+            self.policy.check(Step::Mail(&envelope))
+        };
+        match refusal {
+            Some(reply) => {
+                self.reject(&envelope, None, reply.clone());
+                self.fault(reply);
+            }
+            None => {
+                self.state = State::Mail(envelope);
+                self.reply(Reply::new(250, "2.1.0 ok"));
+            }
+        }
+    }
+
+    fn rcpt(&mut self, recipient: Recipient) {
+        let mut envelope = match std::mem::replace(&mut self.state, State::Ready) {
+            State::Mail(envelope) => envelope,
+            state => {
+                self.state = state;
+                return self.fault(Reply::new(503, "5.5.1 say MAIL first"));
+            }
+        };
+        let refusal = if recipient.path.needs_smtputf8() && !envelope.parameters.smtputf8 {
+            Some(Reply::new(550, "5.6.7 this recipient address needs SMTPUTF8"))
+        } else if envelope.recipients.len() >= self.settings.max_recipients {
+            Some(Reply::new(452, "4.5.3 too many recipients"))
+        } else {
+            self.policy.check(Step::Rcpt(&envelope, &recipient))
+        };
+        match refusal {
+            Some(reply) => {
+                self.reject(&envelope, Some(recipient.path.as_str()), reply.clone());
+                self.state = State::Mail(envelope);
+                self.fault(reply);
+            }
+            None => {
+                envelope.recipients.push(recipient);
+                self.state = State::Mail(envelope);
+                self.reply(Reply::new(250, "2.1.5 ok"));
+            }
+        }
+    }
+
+    fn data(&mut self) {
+        let Some(envelope) = self.take_envelope() else { return };
+        match self.policy.check(Step::Data(&envelope)) {
+            Some(reply) => {
+                self.state = State::Ready;
+                self.fault(reply);
+            }
+            None => {
+                self.state = State::Data(Receiving::new(envelope, Framing::Dots));
+                self.reply(Reply::new(354, "end data with <CR><LF>.<CR><LF>"));
+            }
+        }
+    }
+
+    /// The envelope that data may follow; without one the client was told why.
+    fn take_envelope(&mut self) -> Option<Envelope> {
+        match std::mem::replace(&mut self.state, State::Closed) {
+            State::Mail(envelope) if !envelope.recipients.is_empty() => Some(envelope),
+            State::Mail(envelope) => {
+                self.state = State::Mail(envelope);
+                self.fault(Reply::new(554, "5.5.1 no valid recipients"));
+                None
+            }
+            state => {
+                self.state = state;
+                self.fault(Reply::new(503, "5.5.1 say MAIL and RCPT first"));
+                None
+            }
+        }
+    }
+
+    fn start_tls(&mut self) -> Action {
+        if !self.settings.offers.starttls {
+            self.fault(Reply::new(502, "5.5.1 STARTTLS is not offered"));
+            return self.go_on();
+        }
+        self.state = State::Suspended;
+        self.reply(Reply::new(220, "2.0.0 go ahead"));
+        Action::StartTls
+    }
+
+    fn auth(&mut self, mechanism: String, initial_response: Option<String>) -> Action {
+        if !self.settings.offers.auth.contains(&mechanism) {
+            self.fault(Reply::new(504, "5.5.4 this mechanism is not offered"));
+            return self.go_on();
+        }
+        if !self.is_idle() {
+            self.fault(Reply::new(503, "5.5.1 not within a transaction"));
+            return self.go_on();
+        }
+        self.state = State::Suspended;
+        Action::Authenticate { mechanism, initial_response }
+    }
+
+    // Data.
+
+    fn receive_data(
+        &mut self,
+        mut receiving: Receiving,
+        input: &[u8],
+        body: &mut Vec<u8>,
+    ) -> (usize, Action) {
+        let before = body.len();
+        let (used, done) = receiving.decoder.push(input, body);
+        self.account(&mut receiving, before, body);
+        if done {
+            return (used, self.end_of_data(receiving));
+        }
+        self.state = State::Data(receiving);
+        (used, Action::Continue)
+    }
+
+    /// The octets of a BDAT follow whether it is in place or not, so one that
+    /// is not has to be read all the same (RFC 3030 §2).
+    fn bdat(&mut self, octets: u64, last: bool, body: &mut Vec<u8>) -> Action {
+        match std::mem::replace(&mut self.state, State::Ready) {
+            State::BetweenChunks(receiving) => self.receive_chunk(receiving, octets, last, &[], body).1,
+            State::Mail(envelope) if !envelope.recipients.is_empty() => {
+                match self.policy.check(Step::Data(&envelope)) {
+                    Some(reply) => self.discard(octets, reply, &[]).1,
+                    None => {
+                        let receiving = Receiving::new(envelope, Framing::Chunks);
+                        self.receive_chunk(receiving, octets, last, &[], body).1
+                    }
+                }
+            }
+            _ => self.discard(octets, Reply::new(503, "5.5.1 say MAIL and RCPT first"), &[]).1,
+        }
+    }
+
+    fn receive_chunk(
+        &mut self,
+        mut receiving: Receiving,
+        left: u64,
+        last: bool,
+        input: &[u8],
+        body: &mut Vec<u8>,
+    ) -> (usize, Action) {
+        let used = usize::try_from(left).map_or(input.len(), |left| left.min(input.len()));
+        let before = body.len();
+        receiving.decoder.push(&input[..used], body);
+        let left = left - used as u64;
+        if left == 0 && last {
+            receiving.decoder.finish(body);
+        }
+        self.account(&mut receiving, before, body);
+        let action = match (left, last) {
+            (0, true) => self.end_of_data(receiving),
+            (0, false) => self.end_of_chunk(receiving),
+            _ => {
+                self.state = State::Chunk { receiving, left, last };
+                Action::Continue
+            }
+        };
+        (used, action)
+    }
+
+    fn discard(&mut self, left: u64, reply: Reply, input: &[u8]) -> (usize, Action) {
+        let used = usize::try_from(left).map_or(input.len(), |left| left.min(input.len()));
+        let left = left - used as u64;
+        if left > 0 {
+            self.state = State::Discard { left, reply };
+            return (used, Action::Continue);
+        }
+        self.state = State::Ready;
+        self.fault(reply);
+        (used, self.go_on())
+    }
+
+    /// Counts what came; a message that is refused already leaves nothing.
+    fn account(&self, receiving: &mut Receiving, before: usize, body: &mut Vec<u8>) {
+        receiving.octets += (body.len() - before) as u64;
+        if receiving.octets > self.settings.max_message_size {
+            receiving.refusal.get_or_insert_with(|| self.too_big());
+        }
+        if receiving.refusal.is_some() {
+            body.clear();
+        }
+    }
+
+    fn end_of_chunk(&mut self, receiving: Receiving) -> Action {
+        match receiving.refusal {
+            Some(reply) => self.refuse(&receiving.envelope, reply),
+            None => {
+                self.reply(Reply::new(250, "2.0.0 chunk received"));
+                self.state = State::BetweenChunks(receiving);
+            }
+        }
+        Action::Continue
+    }
+
+    fn end_of_data(&mut self, receiving: Receiving) -> Action {
+        let findings = receiving.decoder.findings();
+        let Receiving { envelope, refusal, .. } = receiving;
+        let refusal = refusal
+            .or_else(|| findings.nul.then(|| Reply::new(554, "5.6.0 the message holds a NUL octet")))
+            .or_else(|| {
+                (findings.bare_newline && self.settings.bare_newlines == BareNewlines::Reject)
+                    .then(|| Reply::new(550, "5.6.11 the message holds a bare CR or LF"))
+            })
+            .or_else(|| self.policy.check(Step::EndOfData(&envelope)));
+        match refusal {
+            Some(reply) => {
+                self.refuse(&envelope, reply);
+                Action::Continue
+            }
+            None => {
+                self.state = State::Delivering;
+                Action::Deliver(Box::new(Delivery { envelope, eight_bit: findings.eight_bit }))
+            }
+        }
+    }
+
+    /// Refuses a message after its data; the session goes on.
+    fn refuse(&mut self, envelope: &Envelope, reply: Reply) {
+        for recipient in &envelope.recipients {
+            self.reject(envelope, Some(recipient.path.as_str()), reply.clone());
+        }
+        self.reply(reply);
+        self.state = State::Ready;
+    }
+
+    // Small parts.
+
+    fn is_too_big(&self, parameters: &MailParameters) -> bool {
+        parameters.size.is_some_and(|size| size > self.settings.max_message_size)
+    }
+
+    fn too_big(&self) -> Reply {
+        Reply::new(552, format!("5.3.4 the message is larger than {} octets", self.settings.max_message_size))
+    }
+
+    fn reject(&mut self, envelope: &Envelope, to: Option<&str>, reply: Reply) {
+        let from = Some(envelope.reverse_path.as_str().to_owned());
+        self.rejections.push(Rejection { from, to: to.map(str::to_owned), reply });
+    }
+
+    fn reply(&mut self, reply: Reply) {
+        reply.write_to(&mut self.output);
+    }
+
+    /// A reply to something the client did wrong; too many of them end the
+    /// session.
+    fn fault(&mut self, reply: Reply) {
+        self.errors += 1;
+        if self.errors > self.settings.max_errors {
+            self.end(Reply::new(421, "4.7.0 too many errors"));
+        } else {
+            self.reply(reply);
+        }
+    }
+
+    fn go_on(&self) -> Action {
+        if matches!(self.state, State::Closed) { Action::Close } else { Action::Continue }
+    }
+}
+
+impl Receiving {
+    fn new(envelope: Envelope, framing: Framing) -> Self {
+        Self { envelope, decoder: Decoder::new(framing), octets: 0, refusal: None }
+    }
+}
+
+fn line_limit(input: &[u8]) -> usize {
+    let is_auth = input.get(..5).is_some_and(|head| head.eq_ignore_ascii_case(b"AUTH "));
+    if is_auth { MAX_AUTH_LINE } else { MAX_LINE }
+}
