@@ -6,10 +6,27 @@
 //! as UTF-8 with line ends and trailing blanks normalised. Not in it: Date,
 //! Message-ID, trace and X- fields, MIME boundaries, transfer encodings.
 
+use std::fmt;
+
 use mail_parser::{HeaderName, HeaderValue, Message, MessageParser, MessagePart, MimeHeaders, PartType};
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::store::Fingerprint;
+/// SHA-256 over the meaning of a message.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Fingerprint(pub [u8; 32]);
+
+impl fmt::Display for Fingerprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for Fingerprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Fingerprint({self})")
+    }
+}
 
 /// Nested messages are parsed by recursion; deeper than this could overflow a
 /// thread's stack.

@@ -57,6 +57,11 @@ struct Field {
 }
 
 impl Headers {
+    /// No fields at all.
+    pub fn none() -> Self {
+        Self { section: Bytes::new(), fields: Vec::new(), end: 0 }
+    }
+
     /// Finds the fields at the start of `head`. The section ends at the empty
     /// line, or at the first line that is no field.
     ///

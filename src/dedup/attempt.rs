@@ -1,0 +1,250 @@
+//! One attempt to send a message to some of its recipients: the transaction
+//! with the upstream, with the commit point before its last byte.
+
+use tokio::time::Instant;
+
+use crate::config::OnStoreFailure;
+use crate::crash;
+use crate::identity::Key;
+use crate::journal::DecisionOutcome;
+use crate::message::Rendition;
+use crate::smtp::envelope::Envelope;
+use crate::smtp::reply::Reply;
+use crate::store::record::recipient_mark;
+use crate::store::{Outcome, Record, Settlement, State, StoreFault};
+use crate::upstream::{Completion, Prepared, Transaction, UpstreamFault};
+
+use super::held::{HeldClaim, HeldClaims};
+use super::verdict::{Fate, Verdict};
+use super::{Heart, Message, Services, millis, store_reply};
+
+/// What an attempt works with.
+#[derive(Clone, Copy)]
+pub struct Attempt<'a> {
+    /// The store, the clock.
+    pub heart: &'a Heart,
+    /// The upstream and the policies.
+    pub services: &'a Services,
+    /// What is sent.
+    pub message: &'a Message,
+    /// The key, where it has one.
+    pub key: Option<&'a Key>,
+}
+
+/// What became of one recipient of a transaction.
+#[derive(Clone, Debug)]
+struct Sent {
+    outcome: Outcome,
+    decision: DecisionOutcome,
+}
+
+/// What became of a transaction.
+struct Transmission {
+    /// One for each recipient, in order.
+    sent: Vec<Sent>,
+    upstream: String,
+}
+
+impl Sent {
+    /// What the upstream itself said.
+    fn by(outcome: Outcome) -> Self {
+        let decision = match &outcome {
+            Outcome::Accepted(_) => DecisionOutcome::Relayed,
+            Outcome::Deferred(_) => DecisionOutcome::Deferred,
+            Outcome::Refused(_) => DecisionOutcome::Refused,
+            Outcome::InDoubt(_) => DecisionOutcome::InDoubt,
+        };
+        Self { outcome, decision }
+    }
+}
+
+impl Attempt<'_> {
+    /// Sends to every recipient without a claim. `accepted` is how the log
+    /// calls an acceptance.
+    pub async fn unclaimed(&self, accepted: DecisionOutcome) -> Vec<Fate> {
+        let started = Instant::now();
+        let all: Vec<usize> = (0..self.message.envelope.recipients.len()).collect();
+        let Transmission { sent, upstream } = self.transmit(&all, None, None).await;
+        let fate = |(index, sent): (usize, Sent)| {
+            let outcome = if sent.outcome.reply().is_success() { accepted } else { sent.decision };
+            let mut fate = self.message.fate(index, Verdict::fresh(outcome, sent.outcome.reply().clone()));
+            fate.upstream = Some(upstream.clone());
+            fate.upstream_ms = Some(millis(started));
+            fate
+        };
+        all.into_iter().zip(sent).map(fate).collect()
+    }
+
+    /// Sends to the recipients of the claims that are ours, and settles them.
+    pub async fn claimed(&self, mut held: HeldClaims) -> Vec<Fate> {
+        if held.claims().is_empty() {
+            return Vec::new();
+        }
+        let started = Instant::now();
+        let (targets, spared) = self.targets(held.claims());
+        let resent = held.claims().iter().find_map(|held| held.previous.as_deref().filter(|r| in_doubt(r))).cloned();
+        let Transmission { sent, upstream } = self.transmit(&targets, resent.as_ref(), Some(&mut held)).await;
+        let upstream_ms = Some(millis(started));
+
+        let mut fates = spared;
+        let mut settlements = Vec::new();
+        let sent: Vec<(usize, Sent)> = targets.into_iter().zip(sent).collect();
+        for HeldClaim { claim, previous } in held.claims() {
+            let ours = sent.iter().filter(|(index, _)| claim.recipients.contains(index));
+            for (index, sent) in ours.clone() {
+                let mut fate =
+                    self.message.fate(*index, Verdict::fresh(sent.decision, sent.outcome.reply().clone()));
+                fate.claim = Some(claim.slot.id);
+                fate.upstream = (!upstream.is_empty()).then(|| upstream.clone());
+                fate.attempt = Some(previous.as_ref().map_or(0, |record| record.attempt_count) + 1);
+                fate.first_seen = previous.as_ref().map(|record| record.first_seen);
+                fate.upstream_ms = upstream_ms;
+                fates.push(fate);
+            }
+            let ours: Vec<_> = ours.map(|(index, sent)| (self.mark(*index), &sent.outcome)).collect();
+            settlements.push(Settlement {
+                id: claim.slot.id,
+                outcome: overall(&ours),
+                upstream: upstream.clone(),
+                delivered: delivered(&ours, previous.as_deref()),
+            });
+        }
+        held.settle(self.heart.now(), settlements).await;
+        crash::point("after-outcome");
+        fates
+    }
+
+    /// Who gets it now. With one claim for a whole message, those who have it
+    /// from an earlier attempt are spared; their fates come along.
+    fn targets(&self, held: &[HeldClaim]) -> (Vec<usize>, Vec<Fate>) {
+        let mut targets = Vec::new();
+        let mut spared = Vec::new();
+        for HeldClaim { claim, previous } in held {
+            let has_it: &[u64] = previous.as_ref().map_or(&[], |record| &record.delivered);
+            for &index in &claim.recipients {
+                if has_it.contains(&self.mark(index)) {
+                    let reply = Reply::new(250, "2.0.0 sent to this recipient earlier");
+                    let mut fate = self.message.fate(index, Verdict::known(DecisionOutcome::Duplicate, reply));
+                    fate.claim = Some(claim.slot.id);
+                    spared.push(fate);
+                } else {
+                    targets.push(index);
+                }
+            }
+        }
+        targets.sort_unstable();
+        (targets, spared)
+    }
+
+    fn mark(&self, index: usize) -> u64 {
+        recipient_mark(&self.message.envelope.recipients[index].path.identity())
+    }
+
+    /// The transaction: everything but the last byte, the commit point, the
+    /// last byte, the outcome of each of `targets`.
+    async fn transmit(&self, targets: &[usize], resent: Option<&Record>, held: Option<&mut HeldClaims>) -> Transmission {
+        let envelope = self.message.envelope_of(targets);
+        let rendition = self.rendition(resent);
+        let same = |sent: Sent, upstream: String| Transmission { sent: vec![sent; targets.len()], upstream };
+        let (rejected, transaction) = match self.services.upstream.prepare(&envelope, &rendition).await {
+            Err(fault) => return same(unsent(&fault), String::new()),
+            Ok(Prepared::Settled { replies, upstream }) => {
+                let sent = replies.into_iter().map(|reply| Sent::by(Outcome::of_reply(reply))).collect();
+                return Transmission { sent, upstream };
+            }
+            Ok(Prepared::Ready { rejected, transaction }) => (rejected, transaction),
+        };
+        crash::point("after-body");
+        let upstream = transaction.upstream().to_owned();
+        let remaining = targets.iter().zip(&rejected).filter(|(_, rejected)| rejected.is_none());
+        let remaining: Vec<usize> = remaining.map(|(index, _)| *index).collect();
+        let result = self.complete(transaction, &remaining, held).await;
+        let sent = |rejected: Option<Reply>| match rejected {
+            Some(reply) => Sent::by(Outcome::of_reply(reply)),
+            None => result.clone(),
+        };
+        Transmission { sent: rejected.into_iter().map(sent).collect(), upstream }
+    }
+
+    /// The commit point, then the last byte.
+    async fn complete(&self, transaction: Transaction, remaining: &[usize], held: Option<&mut HeldClaims>) -> Sent {
+        let mut accepted = DecisionOutcome::Relayed;
+        if let Some(held) = held
+            && let Err(fault) = held.commit(remaining, self.heart.now()).await
+        {
+            tracing::warn!(%fault, "the commit failed");
+            match (fault, self.services.dedup.on_store_failure) {
+                (StoreFault::Fenced, _) => {
+                    transaction.abort();
+                    let verdict = Verdict::still_in_flight();
+                    return Sent { outcome: Outcome::Deferred(verdict.reply), decision: verdict.outcome };
+                }
+                (_, OnStoreFailure::Defer) => {
+                    transaction.abort();
+                    let outcome = Outcome::Deferred(store_reply());
+                    return Sent { outcome, decision: DecisionOutcome::StoreFailure };
+                }
+                (_, OnStoreFailure::Relay) => accepted = DecisionOutcome::Unclaimed,
+            }
+        }
+        crash::point("after-commit");
+        match transaction.complete().await {
+            Completion::Replied(reply) if reply.is_success() => {
+                Sent { outcome: Outcome::Accepted(reply), decision: accepted }
+            }
+            Completion::Replied(reply) => Sent::by(Outcome::of_reply(reply)),
+            Completion::ServiceClosing(fault) | Completion::Unsent(fault) => unsent(&fault),
+            Completion::InDoubt(fault) => {
+                let text = format!("4.4.2 [IN-DOUBT] handed over, but the answer was lost ({fault}); it may have been sent");
+                Sent::by(Outcome::InDoubt(Reply::new(451, text)))
+            }
+        }
+    }
+
+    fn rendition(&self, resent: Option<&Record>) -> Rendition {
+        let Message { headers, content, eight_bit, .. } = self.message;
+        let edits = super::trace::edits(self.services, self.message, self.key, resent, self.heart.now());
+        edits.apply(headers, content, *eight_bit)
+    }
+}
+
+impl Message {
+    /// The envelope with only these recipients.
+    fn envelope_of(&self, targets: &[usize]) -> Envelope {
+        let recipients = targets.iter().map(|index| self.envelope.recipients[*index].clone()).collect();
+        Envelope { recipients, ..self.envelope.clone() }
+    }
+}
+
+/// The upstream certainly does not have it.
+fn unsent(fault: &UpstreamFault) -> Sent {
+    tracing::warn!(%fault, "the upstream did not take a message");
+    Sent::by(Outcome::of_reply(fault.reply()))
+}
+
+fn in_doubt(record: &Record) -> bool {
+    matches!(record.state, State::Settled(Outcome::InDoubt(_)))
+}
+
+/// The outcome of a claim that covers several recipients: the one that asks
+/// most of a later attempt.
+fn overall(sent: &[(u64, &Outcome)]) -> Outcome {
+    let weight = |outcome: &Outcome| match outcome {
+        Outcome::Accepted(_) => 0,
+        Outcome::Refused(_) => 1,
+        Outcome::Deferred(_) => 2,
+        Outcome::InDoubt(_) => 3,
+    };
+    let heaviest = sent.iter().map(|(_, outcome)| *outcome).rev().max_by_key(|outcome| weight(outcome));
+    heaviest.cloned().unwrap_or_else(|| Outcome::Accepted(Reply::new(250, "2.0.0 sent earlier")))
+}
+
+/// Kept only where a claim covers several recipients and not all have it.
+fn delivered(sent: &[(u64, &Outcome)], previous: Option<&Record>) -> Vec<u64> {
+    let earlier = previous.map(|record| record.delivered.clone()).unwrap_or_default();
+    if sent.len() < 2 && earlier.is_empty() {
+        return Vec::new();
+    }
+    let now = sent.iter().filter(|(_, outcome)| matches!(outcome, Outcome::Accepted(_)));
+    earlier.into_iter().chain(now.map(|(mark, _)| *mark)).collect()
+}

@@ -1,0 +1,484 @@
+//! The heart: a message that was received whole becomes an identity, claims,
+//! one transaction with the upstream, outcomes, and one reply.
+//!
+//! This file is the way through. Its parts: [`held`] claims that are ours and
+//! must be settled, [`attempt`] the transaction, [`flights`] who waits for
+//! whom, [`verdict`] what each recipient and then the client hears.
+
+pub mod attempt;
+pub mod flights;
+pub mod held;
+pub mod trace;
+pub mod verdict;
+
+use std::collections::HashSet;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, timeout_at};
+
+use crate::clock::{Clock, Timestamp};
+use crate::config::{self, Mode, OnStoreFailure, Scope, Unkeyed};
+use crate::crash;
+use crate::identity::{self, IdentityFault, Key};
+use crate::journal::{Context, Decision, DecisionOutcome, Journal};
+use crate::message::fingerprint::{Fingerprint, fingerprint};
+use crate::message::{Content, Headers};
+use crate::smtp::envelope::Envelope;
+use crate::smtp::reply::Reply;
+use crate::smtp::session::{ClientName, Rejection};
+use crate::store::{ClaimRequest, Claimed, Record, Slot, State, Store, Token};
+use crate::upstream::Upstream;
+
+use attempt::Attempt;
+use flights::{Flights, Landing};
+use held::{Claim, HeldClaim, HeldClaims};
+use verdict::{Fate, Verdict};
+
+/// A claim that never got past `pending` may be taken by another attempt after
+/// this long. An attempt that is merely slow then finds itself fenced at its
+/// commit, and sends nothing.
+const LEASE: Duration = Duration::from_secs(20 * 60);
+
+/// Messages up to this size are fingerprinted where they are; larger ones off
+/// the runtime's threads, one after the other.
+const SMALL: u64 = 64 * 1024;
+
+/// What a reload of the configuration may change.
+#[derive(Debug)]
+pub struct Services {
+    /// Our name.
+    pub hostname: String,
+    /// Which e-mail is the same, and what follows.
+    pub dedup: config::Dedup,
+    /// Where mail goes.
+    pub upstream: Upstream,
+    /// Whether to add our Received field.
+    pub received_header: bool,
+    /// Send the key upstream under this name.
+    pub idempotency_header: Option<String>,
+}
+
+/// Where a message came from.
+#[derive(Clone, Debug)]
+pub struct Source {
+    /// The session's name in the log.
+    pub session: String,
+    /// The listener's name.
+    pub listener: String,
+    /// The field that names the tenant, where the listener has one.
+    pub tenant_header: Option<String>,
+    /// The client's address.
+    pub client: SocketAddr,
+    /// How the client introduced itself.
+    pub name: ClientName,
+}
+
+/// A message that was received whole.
+#[derive(Debug)]
+pub struct Incoming {
+    /// Where it came from.
+    pub source: Source,
+    /// From whom and to whom.
+    pub envelope: Envelope,
+    /// Its bytes.
+    pub content: Content,
+    /// Whether they hold octets above 127.
+    pub eight_bit: bool,
+}
+
+/// A message that is being decided on.
+#[derive(Debug)]
+pub struct Message {
+    source: Source,
+    /// Each recipient once.
+    envelope: Envelope,
+    headers: Headers,
+    content: Content,
+    eight_bit: bool,
+}
+
+/// Which e-mail it is.
+#[derive(Debug, Default)]
+struct Identity {
+    tenant: String,
+    /// The key and what the message means; `None` without a key.
+    key: Option<(Key, Fingerprint)>,
+}
+
+/// Refused before there was anything to claim.
+struct Refusal(DecisionOutcome, Reply);
+
+/// What lives as long as the process: the store, the journal, and who waits
+/// for whom.
+pub struct Heart {
+    store: Arc<dyn Store>,
+    journal: Journal,
+    clock: Arc<dyn Clock>,
+    flights: Arc<Flights>,
+    owner: u64,
+    attempts: AtomicU64,
+    sessions: AtomicU64,
+    /// One large message is fingerprinted at a time: it is in memory meanwhile.
+    large: Semaphore,
+}
+
+impl std::fmt::Debug for Heart {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Heart").field("owner", &self.owner).finish_non_exhaustive()
+    }
+}
+
+impl Heart {
+    /// A heart over `store`. `owner` is a random number that names this
+    /// process among all that ever share the store.
+    pub fn new(store: Arc<dyn Store>, journal: Journal, clock: Arc<dyn Clock>, owner: u64) -> Arc<Self> {
+        let flights = Arc::default();
+        let (attempts, sessions) = (AtomicU64::new(0), AtomicU64::new(0));
+        Arc::new(Self { store, journal, clock, flights, owner, attempts, sessions, large: Semaphore::new(1) })
+    }
+
+    /// The time now.
+    pub fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    /// A name for a new session in the log, unique over restarts.
+    pub fn next_session(&self) -> String {
+        let count = self.sessions.fetch_add(1, Ordering::Relaxed);
+        format!("{:08x}-{count:x}", self.owner >> 32)
+    }
+
+    /// Decides on a message and gives the client's reply. The work is done in a
+    /// task of its own, which goes on to its outcome when the caller is
+    /// dropped: a client that gives up waiting is no reason to forget what the
+    /// upstream did (RFC 1047).
+    pub async fn deliver(self: &Arc<Self>, services: Arc<Services>, incoming: Incoming) -> Reply {
+        let heart = self.clone();
+        let work = tokio::spawn(async move { heart.decide(&services, incoming).await });
+        work.await.unwrap_or_else(|error| {
+            tracing::error!(%error, "a message's task ended abnormally; its claims are given up");
+            Reply::new(451, "4.3.0 internal error, try again")
+        })
+    }
+
+    /// Writes down what the session refused on its own.
+    pub fn rejected(&self, source: &Source, rejection: &Rejection) {
+        let context = Arc::new(Context {
+            session: source.session.clone(),
+            tenant: source.listener.clone(),
+            listener: source.listener.clone(),
+            client: source.client.to_string(),
+            from: rejection.from.clone().unwrap_or_default(),
+            size: 0,
+            message_id: None,
+        });
+        let to = rejection.to.clone().unwrap_or_default();
+        let mut decision = Decision::new(self.now(), DecisionOutcome::Rejected, context, to);
+        decision.reply = Some(rejection.reply.clone());
+        self.journal.record(&decision);
+    }
+
+    /// Writes down that a client left before its message was complete.
+    pub fn aborted(&self, source: &Source, envelope: &Envelope, octets: u64) {
+        let context = Arc::new(context(source, &source.listener, envelope, octets, None));
+        for recipient in &envelope.recipients {
+            let to = recipient.path.as_str().to_owned();
+            self.journal.record(&Decision::new(self.now(), DecisionOutcome::Aborted, context.clone(), to));
+        }
+    }
+
+    /// Writes down a doubt that was found at start.
+    pub fn found_in_doubt(&self, record: &Record) {
+        let context = Arc::new(Context {
+            session: String::new(),
+            tenant: record.tenant.clone(),
+            listener: String::new(),
+            client: String::new(),
+            from: record.sender.clone(),
+            size: record.size,
+            message_id: record.message_id.clone(),
+        });
+        let mut decision = Decision::new(self.now(), DecisionOutcome::InDoubt, context, record.recipient.clone());
+        decision.key = Some(record.key.clone());
+        decision.claim = Some(record.id);
+        decision.first_seen = Some(record.first_seen);
+        decision.upstream = (!record.upstream.is_empty()).then(|| record.upstream.clone());
+        self.journal.record(&decision);
+    }
+
+    async fn decide(&self, services: &Services, incoming: Incoming) -> Reply {
+        let started = Instant::now();
+        let Incoming { source, envelope, content, eight_bit } = incoming;
+        let (headers, fault) = match Headers::parse(content.head()) {
+            Ok(headers) => (headers, None),
+            Err(fault) => (Headers::none(), Some(fault)),
+        };
+        let message = Message { source, envelope: distinct(envelope), headers, content, eight_bit };
+        let identity = match (fault, services.dedup.mode) {
+            (Some(fault), _) => Err(Refusal(DecisionOutcome::Rejected, fault.reply())),
+            (None, Mode::Off) => Ok(Identity { tenant: message.source.listener.clone(), key: None }),
+            (None, Mode::Enforce) => self.identify(&services.dedup, &message).await,
+        };
+        let (identity, fates) = match identity {
+            Ok(identity) => {
+                let fates = self.fates(services, &message, &identity, started).await;
+                (identity, fates)
+            }
+            Err(Refusal(outcome, reply)) => (Identity::default(), message.everyone(outcome, &reply)),
+        };
+        self.conclude(&message, &identity, &fates, started);
+        verdict::combine(&fates, services.dedup.on_partial)
+    }
+
+    /// Which e-mail is this?
+    async fn identify(&self, dedup: &config::Dedup, message: &Message) -> Result<Identity, Refusal> {
+        let bad = |fault: IdentityFault| Refusal(DecisionOutcome::BadKey, fault.reply());
+        let Source { tenant_header, listener, .. } = &message.source;
+        let tenant = identity::tenant_of(tenant_header.as_deref(), listener, &message.headers).map_err(bad)?;
+        let fingerprint = self.fingerprint(&message.content).await.map_err(|error| {
+            tracing::error!(%error, "a temporary file can't be read back");
+            Refusal(DecisionOutcome::Rejected, Reply::new(451, "4.3.0 the message could not be read back, try again"))
+        })?;
+        let key = identity::key_of(dedup, &message.headers, &fingerprint).map_err(bad)?;
+        if key.is_none() && dedup.unkeyed == Unkeyed::Reject {
+            let reply = Reply::new(550, "5.7.0 [UNKEYED] this message has no idempotency key");
+            return Err(Refusal(DecisionOutcome::Rejected, reply));
+        }
+        Ok(Identity { tenant, key: key.map(|key| (key, fingerprint)) })
+    }
+
+    async fn fingerprint(&self, content: &Content) -> std::io::Result<Fingerprint> {
+        if content.is_in_memory() && content.len() <= SMALL {
+            return Ok(fingerprint(content.head()));
+        }
+        let _turn = self.large.acquire().await.map_err(std::io::Error::other)?;
+        let content = content.clone();
+        let work = tokio::task::spawn_blocking(move || content.read_all().map(|bytes| fingerprint(&bytes)));
+        work.await.map_err(std::io::Error::other)?
+    }
+
+    /// What becomes of each recipient, in the order of RCPT.
+    async fn fates(&self, services: &Services, message: &Message, identity: &Identity, started: Instant) -> Vec<Fate> {
+        let key = identity.key.as_ref().map(|(key, _)| key);
+        let attempt = Attempt { heart: self, services, message, key };
+        if identity.key.is_none() {
+            let accepted = match services.dedup.mode {
+                Mode::Off => DecisionOutcome::Relayed,
+                Mode::Enforce => DecisionOutcome::Unkeyed,
+            };
+            return attempt.unclaimed(accepted).await;
+        }
+        let claims = message.claims(&services.dedup, identity);
+        let token = Token { owner: self.owner, attempt: self.attempts.fetch_add(1, Ordering::Relaxed) };
+        let at = self.now();
+        let slots = claims.iter().map(|claim| claim.slot.clone()).collect();
+        match self.store.claim(ClaimRequest { token, at, lease_until: at.plus(LEASE), slots }).await {
+            Ok(answers) => {
+                crash::point("after-claim");
+                self.resolve(attempt, token, claims, answers, started).await
+            }
+            Err(fault) => {
+                tracing::warn!(%fault, "the claim failed");
+                match services.dedup.on_store_failure {
+                    OnStoreFailure::Relay => attempt.unclaimed(DecisionOutcome::Unclaimed).await,
+                    OnStoreFailure::Defer => message.everyone(DecisionOutcome::StoreFailure, &store_reply()),
+                }
+            }
+        }
+    }
+
+    /// Sends to those newly claimed, meanwhile waits for those in flight
+    /// elsewhere, and answers the rest from their records. The wait never
+    /// holds the sending up, so two messages with overlapping recipients can't
+    /// wait for each other in a circle.
+    async fn resolve(
+        &self,
+        attempt: Attempt<'_>,
+        token: Token,
+        claims: Vec<Claim>,
+        answers: Vec<Claimed>,
+        started: Instant,
+    ) -> Vec<Fate> {
+        let dedup = &attempt.services.dedup;
+        let mut held = Vec::new();
+        let mut waiting = Vec::new();
+        let mut fates = Vec::new();
+        for (claim, answer) in claims.into_iter().zip(answers) {
+            match answer {
+                Claimed::New { previous } => held.push(HeldClaim { claim, previous }),
+                Claimed::InFlight { record, conflict } => waiting.push((claim, record, conflict)),
+                Claimed::Settled { record, conflict } => {
+                    let verdict = Verdict::of_record(dedup, &record, conflict);
+                    fates.extend(attempt.message.known(&claim, &record, &verdict));
+                }
+                Claimed::Conflict { record } => {
+                    fates.extend(attempt.message.known(&claim, &record, &Verdict::conflict()));
+                }
+            }
+        }
+        let held = HeldClaims::new(self, token, held);
+        let deadline = started + dedup.in_flight_wait;
+        let wait = async {
+            let mut fates = Vec::new();
+            for (claim, record, conflict) in waiting {
+                let verdict = self.wait(dedup, &record, conflict, deadline).await;
+                fates.extend(attempt.message.known(&claim, &record, &verdict));
+            }
+            fates
+        };
+        let (sent, waited) = tokio::join!(attempt.claimed(held), wait);
+        fates.extend(sent);
+        fates.extend(waited);
+        fates.sort_by_key(|fate| fate.index);
+        fates
+    }
+
+    /// Waits for the flight of `record` and takes its outcome, whatever it is:
+    /// a refusing or throttling upstream is not asked a second time.
+    async fn wait(&self, dedup: &config::Dedup, record: &Record, conflict: bool, deadline: Instant) -> Verdict {
+        let mut flight = self.flights.subscribe(record.id);
+        let verdict = |landing: &Landing| Verdict::of_landing(dedup, landing, conflict);
+        match self.store.get(record.id, self.now()).await {
+            Err(fault) => {
+                tracing::warn!(%fault, "a record can't be read");
+                return Verdict::fresh(DecisionOutcome::StoreFailure, store_reply());
+            }
+            Ok(Some(now)) => {
+                if let Some(landing) = landing_of(&now) {
+                    return verdict(&landing);
+                }
+            }
+            Ok(None) => return Verdict::still_in_flight(),
+        }
+        match timeout_at(deadline, flight.landed()).await {
+            Ok(Some(landing)) => verdict(&landing),
+            Ok(None) | Err(_) => Verdict::still_in_flight(),
+        }
+    }
+
+    /// One line for each recipient.
+    fn conclude(&self, message: &Message, identity: &Identity, fates: &[Fate], started: Instant) {
+        let Message { source, envelope, content, headers, .. } = message;
+        let message_id = headers.first("message-id");
+        let context = Arc::new(context(source, &identity.tenant, envelope, content.len(), message_id));
+        let key = identity.key.as_ref().map(|(key, _)| key);
+        for fate in fates {
+            let outcome = fate.result.outcome;
+            let mut decision = Decision::new(self.now(), outcome, context.clone(), fate.recipient.clone());
+            decision.strategy = key.map(|key| key.strategy.as_str());
+            decision.key = key.map(|key| key.value.clone());
+            decision.claim = fate.claim;
+            decision.reply = Some(fate.result.reply.clone());
+            decision.upstream = fate.upstream.clone();
+            decision.attempt = fate.attempt;
+            decision.first_seen = fate.first_seen;
+            decision.upstream_ms = fate.upstream_ms;
+            decision.total_ms = Some(millis(started));
+            self.journal.record(&decision);
+        }
+    }
+}
+
+impl Message {
+    /// The claims it needs: one for each recipient, or one for all.
+    fn claims(&self, dedup: &config::Dedup, identity: &Identity) -> Vec<Claim> {
+        let Some((key, fingerprint)) = &identity.key else { return Vec::new() };
+        let slot = |recipient: Option<String>| Slot {
+            id: identity::claim_id(&identity.tenant, key, recipient.as_deref()),
+            tenant: identity.tenant.clone(),
+            strategy: key.strategy.as_str().to_owned(),
+            key: key.value.clone(),
+            recipient: recipient.unwrap_or_default(),
+            sender: self.envelope.reverse_path.as_str().to_owned(),
+            rule: String::new(),
+            fingerprint: *fingerprint,
+            message_id: self.headers.first("message-id").filter(|id| id.len() <= 998),
+            date: self.headers.first("date").filter(|date| date.len() <= 100),
+            size: self.content.len(),
+            window: key.window,
+            on_conflict: dedup.on_conflict,
+            in_doubt: dedup.in_doubt,
+        };
+        let recipients = self.envelope.recipients.iter().enumerate();
+        match dedup.scope {
+            Scope::Message => vec![Claim { slot: slot(None), recipients: recipients.map(|(i, _)| i).collect() }],
+            Scope::Recipient => recipients
+                .map(|(i, recipient)| Claim { slot: slot(Some(recipient.path.identity())), recipients: vec![i] })
+                .collect(),
+        }
+    }
+
+    /// A fate with nothing but its result.
+    fn fate(&self, index: usize, result: Verdict) -> Fate {
+        Fate {
+            index,
+            recipient: self.envelope.recipients[index].path.as_str().to_owned(),
+            result,
+            claim: None,
+            upstream: None,
+            attempt: None,
+            first_seen: None,
+            upstream_ms: None,
+        }
+    }
+
+    /// The same fate for every recipient.
+    fn everyone(&self, outcome: DecisionOutcome, reply: &Reply) -> Vec<Fate> {
+        let fate = |index| self.fate(index, Verdict::fresh(outcome, reply.clone()));
+        (0..self.envelope.recipients.len()).map(fate).collect()
+    }
+
+    /// The fates of those whose claim is known already.
+    fn known(&self, claim: &Claim, record: &Record, verdict: &Verdict) -> Vec<Fate> {
+        let fate = |index: &usize| Fate {
+            claim: Some(record.id),
+            upstream: (!record.upstream.is_empty()).then(|| record.upstream.clone()),
+            first_seen: Some(record.first_seen),
+            ..self.fate(*index, verdict.clone())
+        };
+        claim.recipients.iter().map(fate).collect()
+    }
+}
+
+/// A repeated recipient counts once.
+fn distinct(mut envelope: Envelope) -> Envelope {
+    if envelope.recipients.len() > 1 {
+        let mut seen = HashSet::new();
+        envelope.recipients.retain(|recipient| seen.insert(recipient.path.identity()));
+    }
+    envelope
+}
+
+fn context(source: &Source, tenant: &str, envelope: &Envelope, size: u64, message_id: Option<String>) -> Context {
+    Context {
+        session: source.session.clone(),
+        tenant: tenant.to_owned(),
+        listener: source.listener.clone(),
+        client: source.client.to_string(),
+        from: envelope.reverse_path.as_str().to_owned(),
+        size,
+        message_id,
+    }
+}
+
+fn landing_of(record: &Record) -> Option<Landing> {
+    match &record.state {
+        State::Settled(outcome) => {
+            Some(Landing { outcome: outcome.clone(), at: record.settled_at.unwrap_or(record.last_seen) })
+        }
+        _ => None,
+    }
+}
+
+/// What the client hears when nothing can be claimed.
+fn store_reply() -> Reply {
+    Reply::new(451, "4.3.0 [STORE] the claim store is not available, try again")
+}
+
+fn millis(since: Instant) -> u64 {
+    u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,111 @@
+//! What mailonce writes into the header section of what it relays.
+
+use std::net::IpAddr;
+
+use crate::clock::Timestamp;
+use crate::identity::{Key, TTL_HEADER};
+use crate::message::edit::Edits;
+use crate::smtp::address::Path;
+use crate::smtp::envelope::Envelope;
+use crate::store::Record;
+
+use super::{Message, Services, Source};
+
+/// The edits of one message: our Received field, the key fields taken out, the
+/// key under its upstream name, and for a resend the first attempt's
+/// Message-ID and Date, so that mailboxes that collapse equal Message-IDs show
+/// one copy.
+pub fn edits(services: &Services, message: &Message, key: Option<&Key>, resent: Option<&Record>, at: Timestamp) -> Edits {
+    let mut edits = Edits::default();
+    if services.received_header {
+        edits.prepend.push_str(&received(&services.hostname, &message.source, &message.envelope, at));
+    }
+    edits.remove.extend(services.dedup.headers.iter().map(|name| name.to_ascii_lowercase()));
+    edits.remove.push(TTL_HEADER.to_owned());
+    edits.remove.extend(message.source.tenant_header.iter().map(|name| name.to_ascii_lowercase()));
+    if let (Some(name), Some(key)) = (&services.idempotency_header, key) {
+        edits.prepend.push_str(&format!("{name}: {}\r\n", key.value));
+        edits.remove.push(name.to_ascii_lowercase());
+    }
+    if let Some(Record { message_id: Some(message_id), date, .. }) = resent {
+        edits.replace.push(("Message-ID", message_id.clone()));
+        edits.replace.extend(date.clone().map(|date| ("Date", date)));
+    }
+    edits
+}
+
+/// RFC 5321 §4.4. The recipient is named only where there is one, lest blind
+/// copies become known.
+fn received(hostname: &str, source: &Source, envelope: &Envelope, at: Timestamp) -> String {
+    let name = harmless(&source.name.name);
+    let address = match source.client.ip().to_canonical() {
+        IpAddr::V4(address) => format!("[{address}]"),
+        IpAddr::V6(address) => format!("[IPv6:{address}]"),
+    };
+    let protocol = match (envelope.parameters.smtputf8, source.name.extended) {
+        (true, _) => "UTF8SMTP",
+        (false, true) => "ESMTP",
+        (false, false) => "SMTP",
+    };
+    let recipient = match envelope.recipients.as_slice() {
+        [only] if is_plain(&only.path) => format!("\r\n\tfor {}", only.path),
+        _ => String::new(),
+    };
+    let (session, date) = (&source.session, at.to_rfc5322());
+    format!(
+        "Received: from {name} ({address})\r\n\tby {hostname} (mailonce) with {protocol} id {session}{recipient};\r\n\t{date}\r\n"
+    )
+}
+
+/// The client's name comes from outside: what could pass for the structure of
+/// the field is replaced.
+fn harmless(name: &str) -> String {
+    let fine = |c: char| c.is_ascii_alphanumeric() || ".-_:[]".contains(c);
+    name.chars().map(|c| if fine(c) { c } else { '?' }).collect()
+}
+
+fn is_plain(path: &Path) -> bool {
+    path.as_str().len() <= 254 && path.as_str().bytes().all(|b| b.is_ascii_graphic() && !b"()<>;\"\\".contains(&b))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::smtp::envelope::{MailParameters, Recipient};
+    use crate::smtp::session::ClientName;
+
+    fn field(name: &str, client: &str, recipients: &[&str]) -> String {
+        let source = Source {
+            session: "s1".into(),
+            listener: "l".into(),
+            tenant_header: None,
+            client: client.parse().unwrap(),
+            name: ClientName { name: name.into(), extended: true },
+        };
+        let recipients = recipients.iter().map(|r| Recipient::new(Path::parse(r).unwrap())).collect();
+        let envelope = Envelope { reverse_path: Path::Null, parameters: MailParameters::default(), recipients };
+        received("relay.example", &source, &envelope, Timestamp::from_millis(1_795_248_900_000))
+    }
+
+    #[test]
+    fn the_received_field_has_its_clauses() {
+        assert_eq!(
+            field("app.example", "192.0.2.7:4000", &["a@x.example"]),
+            "Received: from app.example ([192.0.2.7])\r\n\tby relay.example (mailonce) with ESMTP id s1\r\n\t\
+             for <a@x.example>;\r\n\tSat, 21 Nov 2026 08:15:00 +0000\r\n"
+        );
+    }
+
+    #[test]
+    fn several_recipients_are_not_named() {
+        assert!(!field("app", "[2001:db8::1]:1", &["a@x.example", "b@x.example"]).contains("for"));
+        assert!(field("app", "[2001:db8::1]:1", &["a@x.example"]).contains("([IPv6:2001:db8::1])"));
+    }
+
+    #[test]
+    fn a_hostile_name_can_not_forge_clauses() {
+        let field = field("a;\tby(evil)<x>\u{e9}", "192.0.2.7:1", &["\"a;b\"@x.example"]);
+        assert!(field.starts_with("Received: from a??by?evil??x?? ([192.0.2.7])\r\n"), "{field}");
+        assert!(!field.contains("a;b"));
+    }
+}

@@ -1,0 +1,228 @@
+//! Which e-mail is this? From the header section, the fingerprint and the
+//! configured chain to a key, and from tenant, key and recipient to claim ids.
+//!
+//! A key that is too broad swallows a legitimate message, one that is too
+//! narrow lets the duplicate through, so nothing here is guessed: what is
+//! present but unusable is refused with its fault named.
+
+use std::fmt;
+use std::time::Duration;
+
+use sha2::{Digest, Sha256};
+
+use crate::config::{Dedup, Strategy};
+use crate::message::Headers;
+use crate::smtp::reply::Reply;
+use crate::store::record::hex;
+use crate::store::{ClaimId, Fingerprint};
+
+/// The header field that sets a message's own window.
+pub const TTL_HEADER: &str = "x-idempotency-ttl";
+
+/// The longest key, in octets.
+const MAX_KEY: usize = 256;
+
+/// What identifies a message, before recipients come in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Key {
+    /// Which strategy yielded it.
+    pub strategy: Strategy,
+    /// The key as given, or the hash that the strategy makes.
+    pub value: String,
+    /// How long its outcome is remembered.
+    pub window: Duration,
+}
+
+/// Why a message can't be identified.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum IdentityFault {
+    /// A key or TTL field is present but unusable.
+    BadKey {
+        /// The field's name as configured.
+        field: String,
+        /// What is wrong with it.
+        why: FieldFault,
+    },
+    /// The tenant's field is repeated or unusable.
+    BadTenant {
+        /// The field's name as configured.
+        field: String,
+        /// What is wrong with it.
+        why: FieldFault,
+    },
+}
+
+/// What is wrong with a header field that we rely on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FieldFault {
+    /// It has no value.
+    Empty,
+    /// Over 256 octets.
+    TooLong,
+    /// Something else than printable ASCII.
+    BadCharacter,
+    /// There are two with different values.
+    Ambiguous,
+    /// It is there twice, where even equal ones are suspect.
+    Repeated,
+    /// Not `90s`, `30m`, `24h`, `7d` or whole seconds.
+    NotADuration,
+}
+
+impl fmt::Display for FieldFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            FieldFault::Empty => "is empty",
+            FieldFault::TooLong => "is longer than 256 characters",
+            FieldFault::BadCharacter => "holds something else than printable ASCII",
+            FieldFault::Ambiguous => "is there more than once with different values",
+            FieldFault::Repeated => "is there more than once",
+            FieldFault::NotADuration => "is not a duration such as 90s, 30m, 24h, 7d or whole seconds",
+        })
+    }
+}
+
+impl IdentityFault {
+    /// What the client hears: `554 5.5.0 [BAD-KEY]` or `[BAD-TENANT]`.
+    pub fn reply(&self) -> Reply {
+        let (word, field, why) = match self {
+            IdentityFault::BadKey { field, why } => ("BAD-KEY", field, why),
+            IdentityFault::BadTenant { field, why } => ("BAD-TENANT", field, why),
+        };
+        Reply::new(554, format!("5.5.0 [{word}] {field} {why}"))
+    }
+}
+
+/// Finds the key of a message with the first strategy of the chain that yields
+/// one. `None`: it has no key.
+///
+/// # Errors
+/// [`IdentityFault::BadKey`] for a key or TTL field that is present but
+/// unusable; the client hears `554 5.5.0 [BAD-KEY]`.
+pub fn key_of(
+    dedup: &Dedup,
+    headers: &Headers,
+    fingerprint: &Fingerprint,
+) -> Result<Option<Key>, IdentityFault> {
+    let own_window = own_window(headers)?;
+    for strategy in &dedup.chain {
+        if let Some(value) = key_by(*strategy, dedup, headers, fingerprint)? {
+            let default = match strategy {
+                Strategy::Content => dedup.content_window,
+                Strategy::Header | Strategy::Event | Strategy::MessageId => dedup.window,
+            };
+            let window = own_window.unwrap_or(default).min(dedup.max_window);
+            return Ok(Some(Key { strategy: *strategy, value, window }));
+        }
+    }
+    Ok(None)
+}
+
+fn key_by(
+    strategy: Strategy,
+    dedup: &Dedup,
+    headers: &Headers,
+    fingerprint: &Fingerprint,
+) -> Result<Option<String>, IdentityFault> {
+    match strategy {
+        Strategy::Header => header_key(&dedup.headers, headers),
+        Strategy::Event => Ok(event_key(dedup, headers)),
+        Strategy::Content => Ok(Some(fingerprint.to_string())),
+        Strategy::MessageId => Ok(headers.first("message-id").filter(|id| !id.is_empty() && id.len() <= 998)),
+    }
+}
+
+/// The value of the first configured field that is present.
+fn header_key(names: &[String], headers: &Headers) -> Result<Option<String>, IdentityFault> {
+    for name in names {
+        let bad = |why| IdentityFault::BadKey { field: name.clone(), why };
+        let mut values = headers.values(name);
+        let Some(value) = values.next() else { continue };
+        if values.any(|other| other != value) {
+            return Err(bad(FieldFault::Ambiguous));
+        }
+        return usable(value).map(Some).map_err(bad);
+    }
+    Ok(None)
+}
+
+fn usable(value: String) -> Result<String, FieldFault> {
+    if value.is_empty() {
+        Err(FieldFault::Empty)
+    } else if value.len() > MAX_KEY {
+        Err(FieldFault::TooLong)
+    } else if !value.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
+        Err(FieldFault::BadCharacter)
+    } else {
+        Ok(value)
+    }
+}
+
+/// A hash over the template and event fields that are present. One event field
+/// must be: a template and a recipient alone are too broad.
+fn event_key(dedup: &Dedup, headers: &Headers) -> Option<String> {
+    let present = |names: &[String]| -> Vec<(String, String)> {
+        let values = |name: &String| headers.values(name).map(|v| (name.clone(), v)).collect::<Vec<_>>();
+        names.iter().flat_map(values).filter(|(_, value)| !value.is_empty()).collect()
+    };
+    let events = present(&dedup.event_headers);
+    if events.is_empty() {
+        return None;
+    }
+    let mut digest = Sha256::new();
+    for (name, value) in present(&dedup.template_headers).iter().chain(&events) {
+        add(&mut digest, name.as_bytes());
+        add(&mut digest, value.as_bytes());
+    }
+    Some(hex(&digest.finalize()))
+}
+
+fn own_window(headers: &Headers) -> Result<Option<Duration>, IdentityFault> {
+    let bad = |why| IdentityFault::BadKey { field: "X-Idempotency-TTL".to_owned(), why };
+    let mut values = headers.values(TTL_HEADER);
+    let Some(value) = values.next() else { return Ok(None) };
+    if values.any(|other| other != value) {
+        return Err(bad(FieldFault::Ambiguous));
+    }
+    crate::config::parse_ttl(&value).map(Some).ok_or_else(|| bad(FieldFault::NotADuration))
+}
+
+/// The tenant: what the listener's tenant field says, else the listener's name.
+///
+/// # Errors
+/// [`IdentityFault::BadTenant`] where the field is repeated or unusable; the
+/// client hears `554 5.5.0 [BAD-TENANT]`.
+pub fn tenant_of(field: Option<&str>, listener: &str, headers: &Headers) -> Result<String, IdentityFault> {
+    let Some(field) = field else { return Ok(listener.to_owned()) };
+    let bad = |why| IdentityFault::BadTenant { field: field.to_owned(), why };
+    let mut values = headers.values(field);
+    match (values.next(), values.next()) {
+        (None, _) => Ok(listener.to_owned()),
+        (Some(value), None) => usable(value).map_err(bad),
+        (Some(_), Some(_)) => Err(bad(FieldFault::Repeated)),
+    }
+}
+
+/// The id of a claim: SHA-256 over a versioned encoding in which no two
+/// different tuples are the same. `recipient` is `None` where one claim covers
+/// the whole message, else [`crate::smtp::address::Path::identity`].
+pub fn claim_id(tenant: &str, key: &Key, recipient: Option<&str>) -> ClaimId {
+    let mut digest = Sha256::new();
+    add(&mut digest, b"mailonce claim 1");
+    add(&mut digest, tenant.as_bytes());
+    add(&mut digest, key.strategy.as_str().as_bytes());
+    add(&mut digest, key.value.as_bytes());
+    match recipient {
+        None => digest.update([0]),
+        Some(recipient) => {
+            digest.update([1]);
+            add(&mut digest, recipient.as_bytes());
+        }
+    }
+    ClaimId(digest.finalize().into())
+}
+
+fn add(digest: &mut Sha256, bytes: &[u8]) {
+    digest.update((bytes.len() as u64).to_be_bytes());
+    digest.update(bytes);
+}

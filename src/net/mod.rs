@@ -1,0 +1,43 @@
+//! Sockets: listeners that let clients in, and connections that obey the
+//! session machine.
+
+pub mod connection;
+pub mod gate;
+pub mod listener;
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::{Limits, Listener};
+use crate::dedup::{Heart, Services};
+use crate::message::Budget;
+
+/// What every connection works with.
+#[derive(Debug)]
+pub struct Shared {
+    /// Where messages go.
+    pub heart: Arc<Heart>,
+    /// What a reload may change.
+    pub live: ArcSwap<Live>,
+    /// The memory that messages may take together.
+    pub budget: Arc<Budget>,
+    /// Who is in.
+    pub gate: Arc<gate::Gate>,
+    /// Cancelled when the process is to end: no new connections, and idle
+    /// sessions close.
+    pub closing: CancellationToken,
+}
+
+/// What a reload of the configuration may change. A connection takes it anew
+/// for each message; the bounds of a session hold from its start.
+#[derive(Debug)]
+pub struct Live {
+    /// What the heart needs.
+    pub services: Arc<Services>,
+    /// Bounds on what one client or message may cost.
+    pub limits: Limits,
+    /// The listeners, by name; their addresses do not change.
+    pub listeners: Vec<Listener>,
+}
