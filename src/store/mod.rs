@@ -5,6 +5,8 @@
 //! its outcome. Every write after the claim carries the claim's [`Token`], so
 //! a slow old holder can never overwrite a newer claim.
 
+pub mod ledger;
+pub mod memory;
 pub mod record;
 
 use async_trait::async_trait;
