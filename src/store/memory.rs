@@ -141,3 +141,26 @@ impl Backend for MapBackend {
         Ok(self.open.iter().copied().collect())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::super::contract::{Engine, contract_suite};
+    use super::*;
+
+    struct Memory;
+
+    #[async_trait]
+    impl Engine for Memory {
+        async fn open(&self, _at: Timestamp) -> (Arc<dyn Store>, Vec<Record>) {
+            (Arc::new(MemoryStore::new()), Vec::new())
+        }
+
+        fn durable(&self) -> bool {
+            false
+        }
+    }
+
+    contract_suite!(contract, Memory);
+}

@@ -5,6 +5,8 @@
 //! its outcome. Every write after the claim carries the claim's [`Token`], so
 //! a slow old holder can never overwrite a newer claim.
 
+#[cfg(test)]
+pub(crate) mod contract;
 pub mod faulty;
 pub mod ledger;
 pub mod memory;
