@@ -5,7 +5,15 @@
 //! its outcome. Every write after the claim carries the claim's [`Token`], so
 //! a slow old holder can never overwrite a newer claim.
 
+#[cfg(test)]
+pub(crate) mod contract;
+pub mod faulty;
+pub mod ledger;
+pub mod memory;
 pub mod record;
+pub mod sled;
+pub mod sweeper;
+mod worker;
 
 use async_trait::async_trait;
 pub use record::{Attempt, ClaimId, Fingerprint, Outcome, Record, State, Token};

@@ -1,0 +1,136 @@
+//! Who wins: leases, tokens, conflicts, doubts.
+
+use super::{
+    Claimed, Engine, LEASE, Slot, accepted, at, claim, deferred, id, in_doubt, is_new, previous, request,
+    send, settle, settled, settlement, slot, token,
+};
+use crate::config::{InDoubt, OnConflict};
+use crate::store::{Durability, Fingerprint, State, StoreFault};
+
+fn other(on_conflict: OnConflict) -> Slot {
+    Slot { fingerprint: Fingerprint([2; 32]), on_conflict, ..slot(1) }
+}
+
+fn resend(message_id: &str) -> Slot {
+    Slot { in_doubt: InDoubt::Resend, message_id: Some(message_id.into()), ..slot(1) }
+}
+
+pub(crate) async fn a_lapsed_lease_is_taken_over_and_fenced(engine: &dyn Engine) {
+    let (store, _) = engine.open(at(0)).await;
+    assert!(is_new(&claim(&*store, 1, at(0), slot(1)).await));
+    assert!(matches!(claim(&*store, 2, at(59), slot(1)).await, Claimed::InFlight { .. }));
+    assert!(is_new(&claim(&*store, 3, at(0).plus(LEASE), slot(1)).await));
+    assert_eq!(store.commit(token(1), vec![id(1)], at(61)).await, Err(StoreFault::Fenced));
+    assert_eq!(settle(&*store, 1, at(61), 1, accepted()).await, Err(StoreFault::Fenced));
+    store.release(token(1), vec![id(1)]).await.unwrap();
+    store.commit(token(3), vec![id(1)], at(61)).await.unwrap();
+    settle(&*store, 3, at(62), 1, accepted()).await.unwrap();
+    assert_eq!(settle(&*store, 1, at(63), 1, accepted()).await, Err(StoreFault::Fenced));
+    store.close().await.unwrap();
+}
+
+pub(crate) async fn a_commit_outlives_its_lease(engine: &dyn Engine) {
+    let (store, _) = engine.open(at(0)).await;
+    assert!(is_new(&claim(&*store, 1, at(0), slot(1)).await));
+    store.commit(token(1), vec![id(1)], at(1)).await.unwrap();
+    // May be repeated by its holder, and is nobody else's.
+    store.commit(token(1), vec![id(1)], at(2)).await.unwrap();
+    assert_eq!(store.commit(token(2), vec![id(1)], at(2)).await, Err(StoreFault::Fenced));
+    assert!(matches!(claim(&*store, 2, at(9_999_999), slot(1)).await, Claimed::InFlight { .. }));
+    settle(&*store, 1, at(9_999_999), 1, accepted()).await.unwrap();
+    store.close().await.unwrap();
+}
+
+pub(crate) async fn one_lost_claim_fences_the_whole_call(engine: &dyn Engine) {
+    let (store, _) = engine.open(at(0)).await;
+    store.claim(request(1, at(0), vec![slot(1), slot(2)])).await.unwrap();
+    assert!(is_new(&claim(&*store, 2, at(99), slot(2)).await));
+    let both = vec![id(1), id(2)];
+    assert_eq!(store.commit(token(1), both, at(99)).await, Err(StoreFault::Fenced));
+    let record = store.get(id(1), at(99)).await.unwrap().unwrap();
+    assert!(matches!(record.state, State::Pending { .. }));
+    let both = vec![settlement(1, deferred()), settlement(2, deferred())];
+    assert_eq!(store.settle(token(1), at(99), both, Durability::Now).await, Err(StoreFault::Fenced));
+    let record = store.get(id(1), at(99)).await.unwrap().unwrap();
+    assert!(matches!(record.state, State::Pending { .. }));
+    store.commit(token(1), vec![id(1)], at(99)).await.unwrap();
+    store.close().await.unwrap();
+}
+
+pub(crate) async fn a_token_that_never_claimed_is_fenced(engine: &dyn Engine) {
+    let (store, _) = engine.open(at(0)).await;
+    assert_eq!(store.commit(token(1), vec![id(1)], at(0)).await, Err(StoreFault::Fenced));
+    assert_eq!(settle(&*store, 1, at(0), 1, accepted()).await, Err(StoreFault::Fenced));
+    assert_eq!(store.get(id(1), at(0)).await.unwrap(), None);
+    store.close().await.unwrap();
+}
+
+pub(crate) async fn conflicts_follow_the_slot(engine: &dyn Engine) {
+    let (store, _) = engine.open(at(0)).await;
+    for (attempt, outcome) in [(1, accepted()), (5, in_doubt())] {
+        let now = at(attempt * 10_000);
+        send(&*store, attempt, now, slot(1), outcome.clone()).await;
+        let conflict = claim(&*store, 90, now, other(OnConflict::Reject)).await;
+        assert!(matches!(&conflict, Claimed::Conflict { record } if record.duplicates == 0));
+        let (record, conflict) = settled(claim(&*store, 91, now, other(OnConflict::Suppress)).await);
+        assert!(conflict);
+        assert_eq!((record.duplicates, record.fingerprint), (1, Fingerprint([1; 32])));
+        let taken = previous(claim(&*store, 92, now, other(OnConflict::Relay)).await).unwrap();
+        assert_eq!(taken.state, State::Settled(outcome.clone()));
+        // Given up: what was accepted is accepted still.
+        store.release(token(92), vec![id(1)]).await.unwrap();
+        assert_eq!(settled(claim(&*store, 93, now, slot(1)).await).0.state, State::Settled(outcome));
+    }
+    store.close().await.unwrap();
+}
+
+pub(crate) async fn a_conflict_in_flight_can_be_taken_over(engine: &dyn Engine) {
+    let (store, _) = engine.open(at(0)).await;
+    assert!(is_new(&claim(&*store, 1, at(0), slot(1)).await));
+    assert!(matches!(claim(&*store, 2, at(0), other(OnConflict::Reject)).await, Claimed::Conflict { .. }));
+    let suppressed = claim(&*store, 2, at(0), other(OnConflict::Suppress)).await;
+    assert!(matches!(suppressed, Claimed::InFlight { conflict: true, .. }));
+    store.commit(token(1), vec![id(1)], at(0)).await.unwrap();
+    assert!(is_new(&claim(&*store, 3, at(1), other(OnConflict::Relay)).await));
+    assert_eq!(settle(&*store, 1, at(1), 1, accepted()).await, Err(StoreFault::Fenced));
+    // Given up, it leaves a doubt, not a flight without a pilot.
+    store.release(token(3), vec![id(1)]).await.unwrap();
+    let (record, _) = settled(claim(&*store, 4, at(2), slot(1)).await);
+    assert!(matches!(record.state, State::Settled(super::Outcome::InDoubt(_))));
+    assert_eq!(settle(&*store, 1, at(2), 1, accepted()).await, Err(StoreFault::Fenced));
+    store.close().await.unwrap();
+}
+
+pub(crate) async fn in_doubt_follows_the_slot(engine: &dyn Engine) {
+    let (store, _) = engine.open(at(0)).await;
+    send(&*store, 1, at(0), slot(1), in_doubt()).await;
+    settled(claim(&*store, 2, at(1), slot(1)).await);
+    settled(claim(&*store, 3, at(1), Slot { in_doubt: InDoubt::Hold, ..slot(1) }).await);
+    let before = previous(claim(&*store, 4, at(1), resend("<second@example.com>")).await).unwrap();
+    assert_eq!(before.state, State::Settled(in_doubt()));
+    assert_eq!(before.duplicates, 2);
+    store.close().await.unwrap();
+}
+
+pub(crate) async fn a_resend_keeps_the_first_message_id(engine: &dyn Engine) {
+    let (store, _) = engine.open(at(0)).await;
+    // Before any doubt the latest name counts.
+    send(&*store, 1, at(0), resend("<zero@example.com>"), deferred()).await;
+    send(&*store, 2, at(1), resend("<one@example.com>"), in_doubt()).await;
+    for (attempt, outcome) in [(3, in_doubt()), (4, deferred()), (5, accepted())] {
+        let slot = resend(&format!("<later-{attempt}@example.com>"));
+        send(&*store, attempt, at(attempt), slot, outcome).await;
+        let record = store.get(id(1), at(attempt)).await.unwrap().unwrap();
+        assert_eq!(record.message_id.as_deref(), Some("<one@example.com>"));
+    }
+    store.close().await.unwrap();
+}
+
+pub(crate) async fn a_lapsed_resend_uncovers_the_doubt(engine: &dyn Engine) {
+    let (store, _) = engine.open(at(0)).await;
+    send(&*store, 1, at(0), slot(1), in_doubt()).await;
+    assert!(is_new(&claim(&*store, 2, at(1), resend("<two@example.com>")).await));
+    settled(claim(&*store, 3, at(500), slot(1)).await);
+    assert_eq!(store.commit(token(2), vec![id(1)], at(500)).await, Err(StoreFault::Fenced));
+    store.close().await.unwrap();
+}

@@ -1,0 +1,358 @@
+//! The life of a claim, in one place for every engine.
+//!
+//! A [`Ledger`] does no I/O of its own and knows no clock; an engine calls it
+//! from one thread, or under one lock, and gives it a [`Backend`].
+//!
+//! # What holds at every instant, a crash included
+//!
+//! 1. A `pending` claim is in memory only. It has sent nothing, so a crash
+//!    must forget it; the record that the id had before stays in the backend
+//!    underneath, and giving the claim up uncovers it.
+//! 2. Whatever is `committing` in the backend is in the open index: the entry
+//!    is written before the record, and removed after the record that ends it.
+//!    An entry without such a record means nothing.
+//! 3. Whatever is settled has its entry in the expiry index: the entry is
+//!    written before the record, and removed after it. An entry that does not
+//!    match the record means nothing, and the sweep drops it.
+//! 4. A `committing` record never expires. It ends by its holder's settlement,
+//!    by another's takeover under [`OnConflict::Relay`], or at the next start.
+//!
+//! [`OnConflict::Relay`]: crate::config::OnConflict::Relay
+
+mod backend;
+mod judge;
+mod pending;
+mod recent;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+pub use backend::Backend;
+use judge::{Verdict, begin, judge};
+use pending::PendingClaims;
+use recent::Recent;
+
+use super::record::MAX_ATTEMPTS;
+use super::{
+    Attempt, ClaimId, ClaimRequest, Claimed, Outcome, Query, Record, Settlement, Slot, State, StoreFault,
+    Token,
+};
+use crate::clock::Timestamp;
+use crate::smtp::reply::Reply;
+
+/// The most records that one [`Ledger::list`] looks at, so that a reader can
+/// not hold up the claims. Also what a [`Query`] with `scan = 0` gets.
+pub const MAX_SCAN: usize = 1000;
+
+/// How long after its lease a pending claim is still kept for a holder who may
+/// yet come back. Only then does a sweep forget it.
+const ABANDONED: Duration = Duration::from_secs(3600);
+
+/// Characters of a reply that an attempt keeps.
+const REPLY_CHARS: usize = 256;
+
+const ENDED: &str = "4.4.2 [IN-DOUBT] the proxy ended before the upstream's answer; it may have been sent";
+const TAKEN_OVER: &str =
+    "4.4.2 [IN-DOUBT] another message took the key over before the upstream's answer; it may have been sent";
+
+/// The claims of one store.
+#[derive(Debug)]
+pub struct Ledger<B> {
+    backend: B,
+    pending: PendingClaims,
+    settled: Recent,
+}
+
+/// A claim that a token holds, and the expiry entry of the record underneath,
+/// which no longer matches once the claim's own record is written.
+struct Held {
+    record: Record,
+    stale: Option<Timestamp>,
+}
+
+impl<B: Backend> Ledger<B> {
+    /// The ledger over what `backend` holds. Call [`Ledger::recover`] next,
+    /// unless it is only for reading.
+    pub fn new(backend: B) -> Self {
+        Self { backend, pending: PendingClaims::default(), settled: Recent::default() }
+    }
+
+    /// What the ledger writes to.
+    pub fn backend(&self) -> &B {
+        &self.backend
+    }
+
+    /// See [`super::Store::claim`]. A token that claims again what it holds as
+    /// pending gets it again. On a fault nothing is claimed.
+    pub fn claim(&mut self, request: &ClaimRequest) -> Result<Vec<Claimed>, StoreFault> {
+        let claimed: Result<Vec<Claimed>, StoreFault> =
+            request.slots.iter().map(|slot| self.claim_slot(request, slot)).collect();
+        if claimed.is_err() {
+            let ids: Vec<ClaimId> = request.slots.iter().map(|slot| slot.id).collect();
+            self.release(request.token, &ids);
+        }
+        claimed
+    }
+
+    fn claim_slot(&mut self, request: &ClaimRequest, slot: &Slot) -> Result<Claimed, StoreFault> {
+        let (id, at) = (&slot.id, request.at);
+        if self.pending.lapsed(id, at) {
+            self.pending.remove(id);
+        }
+        let standing = self.get(id, at)?;
+        let verdict = judge(standing.as_ref(), slot, request.token);
+        let Some(record) = standing else { return Ok(self.begin(request, slot, None)) };
+        match verdict {
+            Verdict::New => self.claim_over(request, slot, record),
+            Verdict::Settled { conflict } => {
+                Ok(Claimed::Settled { record: self.touch(record, at, true)?, conflict })
+            }
+            Verdict::InFlight { conflict } => {
+                Ok(Claimed::InFlight { record: self.touch(record, at, true)?, conflict })
+            }
+            Verdict::Conflict => Ok(Claimed::Conflict { record: self.touch(record, at, false)? }),
+        }
+    }
+
+    fn begin(&mut self, request: &ClaimRequest, slot: &Slot, previous: Option<Record>) -> Claimed {
+        let record = begin(slot, request.token, request.at, request.lease_until, previous.as_ref());
+        self.pending.insert(record);
+        Claimed::New { previous: previous.map(Box::new) }
+    }
+
+    fn claim_over(
+        &mut self,
+        request: &ClaimRequest,
+        slot: &Slot,
+        record: Record,
+    ) -> Result<Claimed, StoreFault> {
+        let previous = match record.state {
+            State::Pending { holder, .. } if holder == request.token => {
+                self.pending.remove(&slot.id);
+                self.get(&slot.id, request.at)?
+            }
+            State::Committing { .. } => {
+                // Fenced from here on for good, even if the new claim is given
+                // up: else nobody would be left to end this one.
+                let outcome = Outcome::InDoubt(Reply::new(451, TAKEN_OVER));
+                let mut ended = record.clone();
+                end(&mut ended, request.at, outcome);
+                self.write_settled(&ended, None, true)?;
+                Some(record)
+            }
+            State::Pending { .. } | State::Settled(_) => Some(record),
+        };
+        Ok(self.begin(request, slot, previous))
+    }
+
+    /// Notes that the id was asked for once more.
+    fn touch(
+        &mut self,
+        mut record: Record,
+        at: Timestamp,
+        duplicate: bool,
+    ) -> Result<Box<Record>, StoreFault> {
+        record.last_seen = at;
+        record.duplicates += u64::from(duplicate);
+        if !self.pending.touch(&record.id, at, duplicate) {
+            self.backend.put(&record)?;
+        }
+        Ok(Box::new(record))
+    }
+
+    /// See [`super::Store::commit`]; the engine makes it durable. May be
+    /// repeated: what the token holds as committing stays so.
+    pub fn commit(&mut self, token: Token, ids: &[ClaimId], at: Timestamp) -> Result<(), StoreFault> {
+        let held = ids.iter().map(|id| self.held(id, token)).collect::<Result<Vec<_>, _>>()?;
+        for Held { mut record, stale } in held {
+            if matches!(record.state, State::Committing { .. }) {
+                continue;
+            }
+            record.state = State::Committing { holder: token };
+            record.last_seen = record.last_seen.max(at);
+            self.backend.add_open(&record.id)?;
+            self.backend.put(&record)?;
+            self.remove_stale(&record.id, stale)?;
+            self.pending.remove(&record.id);
+        }
+        Ok(())
+    }
+
+    /// See [`super::Store::settle`]; the engine makes it durable. A settlement
+    /// may be repeated after a fault: where the same token has already settled
+    /// the id with the same outcome, nothing is written. (Remembered for the
+    /// last 16,384 settlements; older ones are answered
+    /// [`StoreFault::Fenced`], which ends the matter just as well.)
+    pub fn settle(
+        &mut self,
+        token: Token,
+        at: Timestamp,
+        settlements: &[Settlement],
+    ) -> Result<(), StoreFault> {
+        let mut held = Vec::with_capacity(settlements.len());
+        for settlement in settlements {
+            if !self.already_settled(token, settlement)? {
+                held.push((self.held(&settlement.id, token)?, settlement));
+            }
+        }
+        for (Held { mut record, stale }, settlement) in held {
+            let committed = matches!(record.state, State::Committing { .. });
+            record.upstream.clone_from(&settlement.upstream);
+            for mark in &settlement.delivered {
+                if !record.delivered.contains(mark) {
+                    record.delivered.push(*mark);
+                }
+            }
+            end(&mut record, at, settlement.outcome.clone());
+            self.write_settled(&record, stale, committed)?;
+            self.pending.remove(&record.id);
+            self.settled.remember(record.id, token);
+        }
+        Ok(())
+    }
+
+    fn already_settled(&self, token: Token, settlement: &Settlement) -> Result<bool, StoreFault> {
+        if !self.settled.by(&settlement.id, token) || self.pending.get(&settlement.id).is_some() {
+            return Ok(false);
+        }
+        let record = self.backend.get(&settlement.id)?;
+        Ok(record.is_some_and(|record| record.state == State::Settled(settlement.outcome.clone())))
+    }
+
+    /// The claim on `id`, or `Fenced` unless `token` holds it.
+    fn held(&self, id: &ClaimId, token: Token) -> Result<Held, StoreFault> {
+        let stored = self.backend.get(id)?;
+        if let Some(record) = self.pending.get(id) {
+            let ours = self.pending.held_by(id, token);
+            let stale = stored.as_ref().and_then(indexed_expiry);
+            return if ours { Ok(Held { record: record.clone(), stale }) } else { Err(StoreFault::Fenced) };
+        }
+        match stored {
+            Some(record) if record.state == (State::Committing { holder: token }) => {
+                Ok(Held { record, stale: None })
+            }
+            _ => Err(StoreFault::Fenced),
+        }
+    }
+
+    /// Index before record, record before the open entry goes: see the rules
+    /// at the top.
+    fn write_settled(
+        &mut self,
+        record: &Record,
+        stale: Option<Timestamp>,
+        committed: bool,
+    ) -> Result<(), StoreFault> {
+        self.backend.add_expiry(record.expires, &record.id)?;
+        self.backend.put(record)?;
+        if committed {
+            self.backend.remove_open(&record.id)?;
+        }
+        self.remove_stale(&record.id, stale.filter(|at| *at != record.expires))
+    }
+
+    fn remove_stale(&mut self, id: &ClaimId, stale: Option<Timestamp>) -> Result<(), StoreFault> {
+        stale.map_or(Ok(()), |at| self.backend.remove_expiry(at, id))
+    }
+
+    /// See [`super::Store::release`].
+    pub fn release(&mut self, token: Token, ids: &[ClaimId]) {
+        for id in ids {
+            if self.pending.held_by(id, token) {
+                self.pending.remove(id);
+            }
+        }
+    }
+
+    /// See [`super::Store::get`].
+    pub fn get(&self, id: &ClaimId, now: Timestamp) -> Result<Option<Record>, StoreFault> {
+        if let Some(record) = self.pending.get(id) {
+            return Ok(Some(record.clone()));
+        }
+        Ok(self.backend.get(id)?.filter(|record| !expired(record, now)))
+    }
+
+    /// See [`super::Store::list`]. Looks at no more than [`MAX_SCAN`] records;
+    /// `scan = 0` means that many.
+    pub fn list(&self, query: &Query, now: Timestamp) -> Result<(Vec<Record>, Option<ClaimId>), StoreFault> {
+        let scan = if query.scan == 0 { MAX_SCAN } else { query.scan.min(MAX_SCAN) };
+        // One more than asked for, to know whether another page follows.
+        let stored = self.backend.range(query.after.as_ref(), scan + 1)?;
+        let pending = self.pending.range(query.after.as_ref(), scan + 1).cloned();
+        let mut page: BTreeMap<ClaimId, Record> =
+            stored.into_iter().chain(pending).map(|record| (record.id, record)).collect();
+        let more = page.len() > scan;
+        while page.len() > scan {
+            page.pop_last();
+        }
+        let last = page.last_key_value().map(|(id, _)| *id);
+        let records = page.into_values().filter(|record| !expired(record, now)).collect();
+        Ok((records, last.filter(|_| more)))
+    }
+
+    /// See [`super::Store::sweep`]. Also forgets pending claims whose lease
+    /// ran out an hour ago. Looks at a bounded number of index entries, so it
+    /// may answer less than `most` though more are due.
+    pub fn sweep(&mut self, now: Timestamp, most: usize) -> Result<usize, StoreFault> {
+        let before = Timestamp::from_millis(now.as_millis().saturating_sub(millis(ABANDONED)));
+        let mut gone = self.pending.forget_abandoned(before, most);
+        for (at, id) in self.backend.due(now, most - gone)? {
+            // An unreadable record keeps its place and loses its entry: better
+            // a record too many than a sweep that never gets past it. A failed
+            // engine fails the removal below too.
+            let record = self.backend.get(&id).ok().flatten();
+            if record.is_some_and(|record| expired(&record, now)) {
+                self.backend.remove(&id)?;
+                gone += 1;
+            }
+            self.backend.remove_expiry(at, &id)?;
+        }
+        Ok(gone)
+    }
+
+    /// At start: everything that was `committing` when the last process ended
+    /// is in doubt from `at` on. Answers those records. Reads nothing but the
+    /// open index and what it names.
+    pub fn recover(&mut self, at: Timestamp) -> Result<Vec<Record>, StoreFault> {
+        let mut doubtful = Vec::new();
+        for id in self.backend.open_ids()? {
+            match self.backend.get(&id)? {
+                Some(mut record) if matches!(record.state, State::Committing { .. }) => {
+                    end(&mut record, at, Outcome::InDoubt(Reply::new(451, ENDED)));
+                    self.write_settled(&record, None, true)?;
+                    doubtful.push(record);
+                }
+                _ => self.backend.remove_open(&id)?,
+            }
+        }
+        Ok(doubtful)
+    }
+}
+
+/// Ends the attempt that `record` stands for.
+fn end(record: &mut Record, at: Timestamp, outcome: Outcome) {
+    let reply = outcome.reply().to_string().chars().take(REPLY_CHARS).collect();
+    record.attempts.push(Attempt { at, reply });
+    let surplus = record.attempts.len().saturating_sub(MAX_ATTEMPTS);
+    record.attempts.drain(..surplus);
+    record.attempt_count += 1;
+    record.settled_at = Some(at);
+    record.expires = at.plus(record.window);
+    record.state = State::Settled(outcome);
+}
+
+/// An expired record is absent for every purpose, swept or not.
+fn expired(record: &Record, now: Timestamp) -> bool {
+    indexed_expiry(record).is_some_and(|expires| expires <= now)
+}
+
+/// When a record expires; only settled ones do.
+fn indexed_expiry(record: &Record) -> Option<Timestamp> {
+    matches!(record.state, State::Settled(_)).then_some(record.expires)
+}
+
+fn millis(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
+}

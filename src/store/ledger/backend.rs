@@ -1,0 +1,45 @@
+//! What a ledger needs to keep its records in.
+
+use super::super::{ClaimId, Record, StoreFault};
+use crate::clock::Timestamp;
+
+/// Three ordered maps: the records by id, an index of what expires when, and
+/// an index of what is `committing` (the *open* index, all that a start after
+/// a crash has to read).
+///
+/// Writes must reach stable storage in the order in which they were made, or
+/// as a prefix of it: the ledger relies on that order for what a crash may
+/// leave behind (see [`super::Ledger`]). A write need not be durable when it
+/// returns; the engine knows when it makes it so.
+pub trait Backend: Send + 'static {
+    /// The record of `id`, expired or not.
+    fn get(&self, id: &ClaimId) -> Result<Option<Record>, StoreFault>;
+
+    /// Writes a record over whatever its id had.
+    fn put(&mut self, record: &Record) -> Result<(), StoreFault>;
+
+    /// Removes the record of `id`, if there is one.
+    fn remove(&mut self, id: &ClaimId) -> Result<(), StoreFault>;
+
+    /// Up to `most` records in the order of their ids, from behind `after`.
+    fn range(&self, after: Option<&ClaimId>, most: usize) -> Result<Vec<Record>, StoreFault>;
+
+    /// Notes that `id` expires at `at`. An id may have several such entries;
+    /// only the one that matches its record counts.
+    fn add_expiry(&mut self, at: Timestamp, id: &ClaimId) -> Result<(), StoreFault>;
+
+    /// Takes that note back.
+    fn remove_expiry(&mut self, at: Timestamp, id: &ClaimId) -> Result<(), StoreFault>;
+
+    /// Up to `most` notes for `now` or earlier, the earliest first.
+    fn due(&self, now: Timestamp, most: usize) -> Result<Vec<(Timestamp, ClaimId)>, StoreFault>;
+
+    /// Notes that `id` is being committed.
+    fn add_open(&mut self, id: &ClaimId) -> Result<(), StoreFault>;
+
+    /// Takes that note back.
+    fn remove_open(&mut self, id: &ClaimId) -> Result<(), StoreFault>;
+
+    /// Every id that is noted as being committed.
+    fn open_ids(&self) -> Result<Vec<ClaimId>, StoreFault>;
+}

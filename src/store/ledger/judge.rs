@@ -1,0 +1,104 @@
+//! The decisions about one slot, as functions of values.
+
+use super::super::{Outcome, Record, Slot, State, Token};
+use crate::clock::Timestamp;
+use crate::config::{InDoubt, OnConflict};
+
+/// What becomes of one slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    New,
+    Settled { conflict: bool },
+    InFlight { conflict: bool },
+    Conflict,
+}
+
+/// Judges a slot by the record that stands for its id: not an expired one, nor
+/// a pending one whose lease has run out.
+pub(super) fn judge(standing: Option<&Record>, slot: &Slot, token: Token) -> Verdict {
+    let Some(record) = standing else { return Verdict::New };
+    match record.state {
+        State::Settled(Outcome::Deferred(_) | Outcome::Refused(_)) => return Verdict::New,
+        // The caller asks again because the first answer never reached it.
+        State::Pending { holder, .. } if holder == token => return Verdict::New,
+        _ => {}
+    }
+    let conflict = record.fingerprint != slot.fingerprint;
+    match slot.on_conflict {
+        OnConflict::Reject if conflict => return Verdict::Conflict,
+        OnConflict::Relay if conflict => return Verdict::New,
+        _ => {}
+    }
+    match record.state {
+        State::Settled(Outcome::InDoubt(_)) if slot.in_doubt == InDoubt::Resend => Verdict::New,
+        State::Settled(_) => Verdict::Settled { conflict },
+        State::Pending { .. } | State::Committing { .. } => Verdict::InFlight { conflict },
+    }
+}
+
+/// The pending record of a new claim, with what is to be kept of `previous`.
+pub(super) fn begin(
+    slot: &Slot,
+    token: Token,
+    at: Timestamp,
+    lease_until: Timestamp,
+    previous: Option<&Record>,
+) -> Record {
+    let fresh = fresh(slot, token, at, lease_until);
+    let Some(previous) = previous else { return fresh };
+    // Under Suppress another rendering is the same e-mail: who has it, has it.
+    let same = previous.fingerprint == slot.fingerprint || slot.on_conflict == OnConflict::Suppress;
+    let keep_names = same && previous.message_id.is_some() && was_in_doubt(previous);
+    let (message_id, date) = if keep_names {
+        (previous.message_id.clone(), previous.date.clone())
+    } else {
+        (fresh.message_id, fresh.date)
+    };
+    Record {
+        message_id,
+        date,
+        delivered: if same { previous.delivered.clone() } else { Vec::new() },
+        upstream: previous.upstream.clone(),
+        attempts: previous.attempts.clone(),
+        attempt_count: previous.attempt_count,
+        first_seen: previous.first_seen,
+        settled_at: previous.settled_at,
+        duplicates: previous.duplicates,
+        ..fresh
+    }
+}
+
+fn fresh(slot: &Slot, token: Token, at: Timestamp, lease_until: Timestamp) -> Record {
+    Record {
+        id: slot.id,
+        tenant: slot.tenant.clone(),
+        strategy: slot.strategy.clone(),
+        key: slot.key.clone(),
+        recipient: slot.recipient.clone(),
+        sender: slot.sender.clone(),
+        rule: slot.rule.clone(),
+        fingerprint: slot.fingerprint,
+        state: State::Pending { holder: token, lease_until },
+        upstream: String::new(),
+        message_id: slot.message_id.clone(),
+        date: slot.date.clone(),
+        size: slot.size,
+        attempts: Vec::new(),
+        attempt_count: 0,
+        first_seen: at,
+        last_seen: at,
+        settled_at: None,
+        duplicates: 0,
+        window: slot.window,
+        expires: at.plus(slot.window),
+        delivered: Vec::new(),
+    }
+}
+
+/// Whether an attempt of this record went in doubt: the last one, or an
+/// earlier one after which the upstream put the next off. Known by the stable
+/// word in the reply.
+fn was_in_doubt(record: &Record) -> bool {
+    matches!(record.state, State::Settled(Outcome::InDoubt(_)))
+        || record.attempts.iter().any(|attempt| attempt.reply.contains("[IN-DOUBT]"))
+}

@@ -1,0 +1,132 @@
+//! The engine for one machine: claims in a sled directory.
+//!
+//! Stable storage is reached by sled's `flush` and then an `fdatasync` of our
+//! own, since sled's flush stops at the operating system's cache. Both happen
+//! on one thread, once for all who wait; see [`super::worker`].
+//!
+//! A write or flush that fails ends all use of the store until the process is
+//! started again: from then on nobody knows what the disk holds, and only a
+//! new opening reads it. That is so after a full disk too.
+
+mod backend;
+mod codec;
+mod open;
+#[cfg(test)]
+mod tests;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use super::ledger::Ledger;
+use super::worker::{Poison, Worker};
+use super::{
+    ClaimId, ClaimRequest, Claimed, Durability, Query, Record, Settlement, Store, StoreFault, Token,
+};
+use crate::clock::Timestamp;
+use backend::SledBackend;
+
+/// Claims in a directory that this process alone has open.
+#[derive(Debug)]
+pub struct SledStore {
+    worker: Worker,
+}
+
+impl SledStore {
+    /// Opens or creates the store in `path`, for relaying. What was being
+    /// committed when the last process ended is in doubt from `at` on; those
+    /// records come with the store, to be logged, and are durable.
+    ///
+    /// Blocks on the disk: call it outside the runtime or on a thread for
+    /// blocking work. Fails with [`StoreFault::Locked`] while another process
+    /// has the store open, else with [`StoreFault::Failed`] and a text that
+    /// names the path and a remedy.
+    pub fn open(path: &Path, at: Timestamp) -> Result<(Self, Vec<Record>), StoreFault> {
+        Self::start(path, Some(at))
+    }
+
+    /// The same for looking and mending, as `keys list` does: what was being
+    /// committed stays so, for the next [`SledStore::open`] to find.
+    pub fn open_without_recovery(path: &Path) -> Result<Self, StoreFault> {
+        Ok(Self::start(path, None)?.0)
+    }
+
+    /// How long one call may take before it is answered with
+    /// [`StoreFault::Stalled`]; 10 seconds unless set.
+    #[must_use]
+    pub fn with_deadline(mut self, deadline: Duration) -> Self {
+        self.worker.deadline = deadline;
+        self
+    }
+
+    fn start(path: &Path, recover_at: Option<Timestamp>) -> Result<(Self, Vec<Record>), StoreFault> {
+        let open::Opened { db, data, lock } = open::open(path)?;
+        let poison = Arc::new(Poison::default());
+        let tree = |name: &str| {
+            db.open_tree(name).map_err(|error| StoreFault::Failed(backend::failure(path, &error)))
+        };
+        let backend = SledBackend {
+            claims: tree("claims")?,
+            expiry: tree("expiry")?,
+            open: tree("open")?,
+            path: path.to_owned(),
+            poison: Arc::clone(&poison),
+            _lock: lock,
+        };
+        let named = path.to_owned();
+        let sync = move || {
+            db.flush().map_err(|error| backend::failure(&named, &error))?;
+            data.sync_data().map_err(|error| backend::failure(&named, &error))
+        };
+        let mut ledger = Ledger::new(backend);
+        let doubtful = recover_at.map_or(Ok(Vec::new()), |at| ledger.recover(at))?;
+        sync().map_err(StoreFault::Failed)?;
+        let worker = Worker::start(ledger, Box::new(sync), poison)?;
+        Ok((Self { worker }, doubtful))
+    }
+}
+
+#[async_trait]
+impl Store for SledStore {
+    async fn claim(&self, request: ClaimRequest) -> Result<Vec<Claimed>, StoreFault> {
+        self.worker.claim(request).await
+    }
+
+    async fn commit(&self, token: Token, ids: Vec<ClaimId>, at: Timestamp) -> Result<(), StoreFault> {
+        self.worker.commit(token, ids, at).await
+    }
+
+    async fn settle(
+        &self,
+        token: Token,
+        at: Timestamp,
+        settlements: Vec<Settlement>,
+        durability: Durability,
+    ) -> Result<(), StoreFault> {
+        self.worker.settle(token, at, settlements, durability).await
+    }
+
+    async fn release(&self, token: Token, ids: Vec<ClaimId>) -> Result<(), StoreFault> {
+        self.worker.release(token, ids).await
+    }
+
+    async fn get(&self, id: ClaimId, now: Timestamp) -> Result<Option<Record>, StoreFault> {
+        self.worker.get(id, now).await
+    }
+
+    async fn list(&self, query: Query, now: Timestamp) -> Result<(Vec<Record>, Option<ClaimId>), StoreFault> {
+        self.worker.list(query, now).await
+    }
+
+    async fn sweep(&self, now: Timestamp, most: usize) -> Result<usize, StoreFault> {
+        self.worker.sweep(now, most).await
+    }
+
+    /// Writes everything down and lets go of the directory. Calls still under
+    /// way behind it, and all later ones, are answered [`StoreFault::Failed`].
+    async fn close(&self) -> Result<(), StoreFault> {
+        self.worker.close().await
+    }
+}

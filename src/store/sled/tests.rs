@@ -1,0 +1,205 @@
+use std::fs;
+use std::io;
+use std::path::PathBuf;
+
+use proptest::prelude::*;
+use tempfile::TempDir;
+
+use super::super::contract::{
+    Engine, accepted, at, claim, contract_suite, id, is_new, send, settled, slot, token,
+};
+use super::super::{Attempt, Fingerprint, Outcome, State};
+use super::*;
+use crate::smtp::reply::Reply;
+use crate::store::ClaimId;
+
+struct Sled(TempDir);
+
+impl Sled {
+    fn new() -> Self {
+        Self(TempDir::new().unwrap())
+    }
+
+    fn path(&self) -> PathBuf {
+        self.0.path().join("data")
+    }
+}
+
+#[async_trait]
+impl Engine for Sled {
+    async fn open(&self, at: Timestamp) -> (Arc<dyn Store>, Vec<Record>) {
+        let (store, doubtful) = SledStore::open(&self.path(), at).unwrap();
+        (Arc::new(store), doubtful)
+    }
+
+    fn durable(&self) -> bool {
+        true
+    }
+}
+
+contract_suite!(contract, Sled::new());
+
+fn text(fault: StoreFault) -> String {
+    fault.to_string()
+}
+
+#[tokio::test]
+async fn a_second_opening_is_refused() {
+    let dir = Sled::new();
+    let (store, _) = SledStore::open(&dir.path(), at(0)).unwrap();
+    let fault = SledStore::open(&dir.path(), at(0)).unwrap_err();
+    assert!(matches!(&fault, StoreFault::Locked(text) if text.contains("another process has the store")));
+    assert!(text(fault).contains(&dir.path().display().to_string()));
+    assert!(matches!(SledStore::open_without_recovery(&dir.path()), Err(StoreFault::Locked(_))));
+    store.close().await.unwrap();
+    SledStore::open(&dir.path(), at(0)).unwrap().0.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn looking_leaves_what_was_committing_to_the_next_start() {
+    let dir = Sled::new();
+    let (store, _) = SledStore::open(&dir.path(), at(0)).unwrap();
+    assert!(is_new(&claim(&store, 1, at(0), slot(1)).await));
+    store.commit(token(1), vec![id(1)], at(0)).await.unwrap();
+    store.close().await.unwrap();
+
+    let store = SledStore::open_without_recovery(&dir.path()).unwrap();
+    let record = store.get(id(1), at(1)).await.unwrap().unwrap();
+    assert!(matches!(record.state, State::Committing { .. }));
+    store.close().await.unwrap();
+
+    let (store, doubtful) = SledStore::open(&dir.path(), at(2)).unwrap();
+    assert_eq!(doubtful.len(), 1);
+    store.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_killed_opening_does_not_prevent_the_next() {
+    let dir = Sled::new();
+    let (store, _) = SledStore::open(&dir.path(), at(0)).unwrap();
+    send(&store, 1, at(0), slot(1), accepted()).await;
+    store.close().await.unwrap();
+    let leftover = dir.path().join("snap.0000000000001000.generating");
+    fs::write(&leftover, b"half a snapshot").unwrap();
+
+    let (store, _) = SledStore::open(&dir.path(), at(1)).unwrap();
+    assert!(!leftover.exists());
+    settled(claim(&store, 2, at(1), slot(1)).await);
+    store.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_damaged_snapshot_is_set_aside_and_the_log_read() {
+    let dir = Sled::new();
+    let (store, _) = SledStore::open(&dir.path(), at(0)).unwrap();
+    send(&store, 1, at(0), slot(1), accepted()).await;
+    store.close().await.unwrap();
+    fs::write(dir.path().join("snap.00000000FFFFFFFF"), b"no snapshot at all").unwrap();
+
+    let (store, _) = SledStore::open(&dir.path(), at(1)).unwrap();
+    settled(claim(&store, 2, at(1), slot(1)).await);
+    store.close().await.unwrap();
+    eprintln!("{:?}", fs::read_dir(dir.0.path()).unwrap().collect::<Vec<_>>());
+}
+
+#[test]
+fn a_path_that_is_no_directory_is_named_with_a_remedy() {
+    let dir = Sled::new();
+    fs::write(dir.path(), b"a file").unwrap();
+    let fault = text(SledStore::open(&dir.path(), at(0)).unwrap_err());
+    assert!(
+        fault.contains(&dir.path().display().to_string()) && fault.contains("not a directory"),
+        "{fault}"
+    );
+    let below = text(SledStore::open(&dir.path().join("below"), at(0)).unwrap_err());
+    assert!(below.contains("not a directory"), "{below}");
+}
+
+#[test]
+fn faults_of_the_disk_are_named_with_a_remedy() {
+    use io::ErrorKind::{PermissionDenied, ReadOnlyFilesystem, StorageFull};
+    for (kind, words) in
+        [(ReadOnlyFilesystem, "read-only"), (StorageFull, "full"), (PermissionDenied, "may not write")]
+    {
+        let fault = text(open::explain(&PathBuf::from("/srv/claims"), &kind.into()));
+        assert!(fault.contains("/srv/claims") && fault.contains(words), "{fault}");
+    }
+}
+
+fn record(state: State, attempts: Vec<Attempt>, numbers: [u64; 4]) -> Record {
+    let [a, b, c, d] = numbers;
+    Record {
+        id: ClaimId([5; 32]),
+        tenant: "shop".into(),
+        strategy: "header".into(),
+        key: format!("order-{a}"),
+        recipient: "ann@example.org".into(),
+        sender: String::new(),
+        rule: "codes".into(),
+        fingerprint: Fingerprint([6; 32]),
+        state,
+        upstream: "mx:25".into(),
+        message_id: (a % 2 == 0).then(|| "<a@b>".into()),
+        date: None,
+        size: b,
+        attempts,
+        attempt_count: c,
+        first_seen: Timestamp::from_millis(a),
+        last_seen: Timestamp::from_millis(b),
+        settled_at: Some(Timestamp::from_millis(c)),
+        duplicates: d,
+        window: Duration::from_millis(d),
+        expires: Timestamp::from_millis(d),
+        delivered: vec![a, d],
+    }
+}
+
+proptest! {
+    #[test]
+    fn every_record_survives_the_codec(
+        numbers: [u64; 4],
+        code in 200_u16..600,
+        reply: Vec<u8>,
+        replies in prop::collection::vec(any::<String>(), 0..8),
+        shape in 0..3,
+    ) {
+        let token = Token { owner: numbers[0], attempt: numbers[1] };
+        let state = match shape {
+            0 => State::Committing { holder: token },
+            1 => State::Pending { holder: token, lease_until: Timestamp::from_millis(numbers[2]) },
+            _ => State::Settled(Outcome::of_reply(Reply::from_wire(code, reply))),
+        };
+        let attempts = replies.into_iter().map(|reply| Attempt { at: Timestamp::default(), reply }).collect();
+        let record = record(state, attempts, numbers);
+        let bytes = codec::encode(&record).unwrap();
+        prop_assert_eq!(codec::decode(&bytes).unwrap(), record);
+    }
+
+    #[test]
+    fn no_bytes_make_the_codec_panic(bytes: Vec<u8>) {
+        let _ = codec::decode(&bytes);
+        let _ = codec::decode(&[&[1], bytes.as_slice()].concat());
+    }
+}
+
+/// Whoever changes the shape of a record changes these bytes, and must raise
+/// the version in the codec and teach it to read the old form.
+#[test]
+fn the_form_on_disk_is_what_it_was() {
+    let attempt = Attempt { at: Timestamp::from_millis(300), reply: "451 later".into() };
+    let state = State::Settled(Outcome::Deferred(Reply::new(451, "later")));
+    let bytes = codec::encode(&record(state, vec![attempt], [1, 2, 3, 4])).unwrap();
+    let known = concat!(
+        "0105050505050505050505050505050505050505050505050505050505050505050473686f700668",
+        "6561646572076f726465722d310f616e6e406578616d706c652e6f72670005636f64657306060606",
+        "060606060606060606060606060606060606060606060606060606060201c303056c61746572056d",
+        "783a323500000201ac0209343531206c61746572030102010304008092f40104020104",
+    );
+    assert_eq!(super::super::record::hex(&bytes), known);
+}
+
+#[test]
+fn a_record_of_a_newer_version_is_not_guessed_at() {
+    let fault = codec::decode(&[2, 0, 0]).unwrap_err();
+    assert!(fault.contains("use the version that wrote it"));
+}

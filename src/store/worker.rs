@@ -1,0 +1,162 @@
+//! Two threads that stand between async callers and an engine that blocks.
+//!
+//! The *writer* owns the ledger and applies requests in the order in which
+//! they arrive. It answers at once what needs no wait for the disk. The rest
+//! it hands to the *syncer*, which makes everything written so far durable in
+//! one go and then acknowledges all that waited (group commit). The writer
+//! goes on meanwhile: a slow disk delays acknowledgements, never a claim.
+//!
+//! Every call has a deadline, answered with [`StoreFault::Stalled`]. A stalled
+//! request is not withdrawn: it may still be carried out. Order is kept, so
+//! whoever settles or releases afterwards with the same token ends what the
+//! stalled request may have begun; a claim whose caller is gone by the time it
+//! is taken is given up at once. Commits and settlements may be repeated.
+
+mod syncer;
+#[cfg(test)]
+mod tests;
+mod writer;
+
+use std::sync::mpsc::{Sender, channel};
+use std::sync::{Arc, OnceLock};
+use std::thread;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::sync::oneshot;
+
+use super::ledger::{Backend, Ledger};
+use super::{
+    ClaimId, ClaimRequest, Claimed, Durability, Query, Record, Settlement, Store, StoreFault, Token,
+};
+use crate::clock::Timestamp;
+pub(super) use syncer::Sync;
+use syncer::Syncer;
+use writer::{Request, Writer};
+
+/// How long a call may take, unless told otherwise.
+pub(super) const DEADLINE: Duration = Duration::from_secs(10);
+
+/// Where the answer to one request goes.
+type Answer<T> = oneshot::Sender<Result<T, StoreFault>>;
+
+/// Why the store can no longer be used. Once set it stays: after a failed
+/// write nobody knows what the disk holds, so nothing may be acknowledged
+/// until a new start has read it.
+#[derive(Debug, Default)]
+pub(super) struct Poison(OnceLock<String>);
+
+impl Poison {
+    /// Ends all use of the store; the first reason stays. Answers the fault
+    /// for the call that found it.
+    pub(super) fn set(&self, why: String) -> StoreFault {
+        tracing::error!(fault = %why, "the claim store has failed");
+        let _ = self.0.set(why.clone());
+        StoreFault::Failed(why)
+    }
+
+    /// The fault for every later call.
+    pub(super) fn check(&self) -> Result<(), StoreFault> {
+        self.0.get().map_or(Ok(()), |why| Err(StoreFault::Failed(why.clone())))
+    }
+}
+
+/// The async face of a ledger on threads of its own. Dropping it ends them in
+/// the background; [`Store::close`] waits for it.
+#[derive(Debug)]
+pub(super) struct Worker {
+    requests: Sender<Request>,
+    poison: Arc<Poison>,
+    pub(super) deadline: Duration,
+}
+
+impl Worker {
+    /// Starts both threads. `sync` makes everything durable that was written
+    /// to the ledger's backend before it is called.
+    pub(super) fn start<B: Backend>(
+        ledger: Ledger<B>,
+        sync: Box<dyn Sync>,
+        poison: Arc<Poison>,
+    ) -> Result<Self, StoreFault> {
+        let no_thread = |error| StoreFault::Failed(format!("the store can't start a thread: {error}"));
+        let syncer = Syncer::start(sync, Arc::clone(&poison)).map_err(no_thread)?;
+        let (requests, inbox) = channel();
+        let writer = Writer::new(ledger, syncer, Arc::clone(&poison));
+        thread::Builder::new()
+            .name("store-writer".into())
+            .spawn(move || writer.run(&inbox))
+            .map_err(no_thread)?;
+        Ok(Self { requests, poison, deadline: DEADLINE })
+    }
+
+    async fn call<T>(
+        &self,
+        operation: &'static str,
+        request: impl FnOnce(Answer<T>) -> Request,
+    ) -> Result<T, StoreFault> {
+        self.poison.check()?;
+        let (answer, result) = oneshot::channel();
+        self.requests.send(request(answer)).map_err(|_| self.gone())?;
+        match tokio::time::timeout(self.deadline, result).await {
+            Ok(Ok(result)) => result,
+            Ok(Err(_)) => Err(self.gone()),
+            Err(_) => Err(StoreFault::Stalled { operation }),
+        }
+    }
+
+    /// Why there is no writer any more.
+    fn gone(&self) -> StoreFault {
+        let closed = || StoreFault::Failed("the claim store is closed; start mailonce again".into());
+        self.poison.check().err().unwrap_or_else(closed)
+    }
+}
+
+#[async_trait]
+impl Store for Worker {
+    async fn claim(&self, request: ClaimRequest) -> Result<Vec<Claimed>, StoreFault> {
+        self.call("claim", |answer| Request::Claim(request, answer)).await
+    }
+
+    async fn commit(&self, token: Token, ids: Vec<ClaimId>, at: Timestamp) -> Result<(), StoreFault> {
+        self.call("commit", |answer| Request::Commit { token, ids, at, answer }).await
+    }
+
+    async fn settle(
+        &self,
+        token: Token,
+        at: Timestamp,
+        settlements: Vec<Settlement>,
+        durability: Durability,
+    ) -> Result<(), StoreFault> {
+        self.call("settle", |answer| Request::Settle { token, at, settlements, durability, answer }).await
+    }
+
+    async fn release(&self, token: Token, ids: Vec<ClaimId>) -> Result<(), StoreFault> {
+        self.call("release", |answer| Request::Release { token, ids, answer }).await
+    }
+
+    async fn get(&self, id: ClaimId, now: Timestamp) -> Result<Option<Record>, StoreFault> {
+        self.call("get", |answer| Request::Get { id, now, answer }).await
+    }
+
+    async fn list(&self, query: Query, now: Timestamp) -> Result<(Vec<Record>, Option<ClaimId>), StoreFault> {
+        self.call("list", |answer| Request::List { query, now, answer }).await
+    }
+
+    async fn sweep(&self, now: Timestamp, most: usize) -> Result<usize, StoreFault> {
+        self.call("sweep", |answer| Request::Sweep { now, most, answer }).await
+    }
+
+    /// Closing twice is harmless.
+    async fn close(&self) -> Result<(), StoreFault> {
+        let (answer, result) = oneshot::channel();
+        if self.requests.send(Request::Close(answer)).is_err() {
+            return self.poison.check();
+        }
+        match tokio::time::timeout(self.deadline, result).await {
+            Ok(Ok(result)) => result,
+            Ok(Err(_)) => self.poison.check(),
+            Err(_) => Err(StoreFault::Stalled { operation: "close" }),
+        }
+    }
+}
