@@ -163,3 +163,39 @@ impl Store for FaultyStore {
         self.run("close", self.inner.close()).await
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::contract::{accepted, at, claim, is_new, send, settle, settled, slot};
+    use super::super::memory::MemoryStore;
+    use super::*;
+
+    #[tokio::test]
+    async fn it_fails_when_told_to_and_only_then() {
+        let store = FaultyStore::new(Arc::new(MemoryStore::new()));
+        store.fail("claim", 1..2, Moment::Before);
+        assert!(is_new(&claim(&store, 1, at(0), slot(1)).await));
+        let request = super::super::contract::request(2, at(0), vec![slot(2)]);
+        assert!(matches!(store.claim(request.clone()).await, Err(StoreFault::Failed(_))));
+        assert!(is_new(&store.claim(request).await.unwrap()[0]));
+        assert_eq!(store.calls("claim"), 3);
+
+        store.fail("settle", 0..1, Moment::After);
+        assert!(settle(&store, 1, at(0), 1, accepted()).await.is_err());
+        settled(claim(&store, 3, at(0), slot(1)).await);
+        settle(&store, 1, at(0), 1, accepted()).await.unwrap();
+
+        store.fail_next("get", usize::MAX);
+        assert!(store.get(super::super::contract::id(1), at(0)).await.is_err());
+        store.heal();
+        assert!(store.get(super::super::contract::id(1), at(0)).await.unwrap().is_some());
+    }
+
+    #[tokio::test]
+    async fn a_broken_claim_lets_everybody_send() {
+        let store = FaultyStore::new(Arc::new(MemoryStore::new()));
+        store.break_claims();
+        send(&store, 1, at(0), slot(1), accepted()).await;
+        send(&store, 2, at(0), slot(1), accepted()).await;
+    }
+}

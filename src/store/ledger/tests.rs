@@ -1,1 +1,334 @@
+use std::cell::Cell;
+use std::collections::HashMap;
 
+use proptest::prelude::*;
+
+use super::super::contract::{
+    accepted, at, deferred, id, in_doubt, refused, request, settlement, slot, token,
+};
+use super::super::memory::MapBackend;
+use super::*;
+use crate::config::OnConflict;
+
+/// A backend that dies at a chosen write, with all before it kept.
+struct Dying {
+    map: MapBackend,
+    left: Cell<usize>,
+}
+
+impl Dying {
+    fn spend(&self) -> Result<(), StoreFault> {
+        let left = self.left.get();
+        if left == 0 {
+            return Err(StoreFault::Failed("dead".into()));
+        }
+        self.left.set(left - 1);
+        Ok(())
+    }
+}
+
+impl Backend for Dying {
+    fn get(&self, id: &ClaimId) -> Result<Option<Record>, StoreFault> {
+        self.map.get(id)
+    }
+    fn put(&mut self, record: &Record) -> Result<(), StoreFault> {
+        self.spend()?;
+        self.map.put(record)
+    }
+    fn remove(&mut self, id: &ClaimId) -> Result<(), StoreFault> {
+        self.spend()?;
+        self.map.remove(id)
+    }
+    fn range(&self, after: Option<&ClaimId>, most: usize) -> Result<Vec<Record>, StoreFault> {
+        self.map.range(after, most)
+    }
+    fn add_expiry(&mut self, at: Timestamp, id: &ClaimId) -> Result<(), StoreFault> {
+        self.spend()?;
+        self.map.add_expiry(at, id)
+    }
+    fn remove_expiry(&mut self, at: Timestamp, id: &ClaimId) -> Result<(), StoreFault> {
+        self.spend()?;
+        self.map.remove_expiry(at, id)
+    }
+    fn due(&self, now: Timestamp, most: usize) -> Result<Vec<(Timestamp, ClaimId)>, StoreFault> {
+        self.map.due(now, most)
+    }
+    fn add_open(&mut self, id: &ClaimId) -> Result<(), StoreFault> {
+        self.spend()?;
+        self.map.add_open(id)
+    }
+    fn remove_open(&mut self, id: &ClaimId) -> Result<(), StoreFault> {
+        self.spend()?;
+        self.map.remove_open(id)
+    }
+    fn open_ids(&self) -> Result<Vec<ClaimId>, StoreFault> {
+        self.map.open_ids()
+    }
+}
+
+/// How far a life got before the crash.
+#[derive(Default)]
+struct Known {
+    committed: bool,
+    settled: Option<Outcome>,
+}
+
+/// Attempts on one id until the backend dies: deferred, in doubt and resent,
+/// taken over in a conflict, swept.
+fn live(ledger: &mut Ledger<Dying>, known: &mut Known) -> Result<(), StoreFault> {
+    let mut resend = slot(1);
+    resend.in_doubt = crate::config::InDoubt::Resend;
+    for (attempt, outcome) in [(1, deferred()), (2, in_doubt()), (3, refused()), (4, accepted())] {
+        ledger.claim(&request(attempt, at(attempt), vec![resend.clone()]))?;
+        known.committed = true;
+        ledger.commit(token(attempt), &[id(1)], at(attempt))?;
+        known.settled = None;
+        ledger.settle(token(attempt), at(attempt), &[settlement(1, outcome.clone())])?;
+        *known = Known { committed: false, settled: Some(outcome) };
+    }
+    Ok(())
+}
+
+/// Whatever write is the last before a crash, the next start finds every
+/// claim settled or in doubt, and every settled one due some day.
+#[test]
+fn a_crash_at_any_write_leaves_a_store_that_recovers() {
+    let mut crashes = 0;
+    for writes in 0.. {
+        let dying = Dying { map: MapBackend::default(), left: Cell::new(writes) };
+        let mut ledger = Ledger::new(dying);
+        let mut known = Known::default();
+        let survived = live(&mut ledger, &mut known).is_ok();
+        let mut ledger = Ledger::new(ledger.backend.map);
+        let doubtful = ledger.recover(at(50)).unwrap();
+        let record = ledger.get(&id(1), at(50)).unwrap();
+        if let Some(record) = &record {
+            assert!(matches!(record.state, State::Settled(_)), "after {writes} writes: {record:?}");
+        }
+        if let Known { committed: false, settled: Some(outcome) } = known {
+            assert_eq!(record.map(|record| record.state), Some(State::Settled(outcome)));
+            assert!(doubtful.is_empty());
+        }
+        assert!(ledger.backend().open_ids().unwrap().is_empty());
+        ledger.sweep(at(1_000_000), 100).unwrap();
+        assert!(ledger.backend().range(None, 10).unwrap().is_empty(), "after {writes} writes: never swept");
+        assert!(ledger.backend().due(at(u64::from(u32::MAX)), 10).unwrap().is_empty());
+        if survived {
+            break;
+        }
+        crashes += 1;
+    }
+    assert!(crashes > 20);
+}
+
+#[test]
+fn a_claim_that_meets_a_fault_claims_nothing() {
+    let mut ledger = Ledger::new(Dying { map: MapBackend::default(), left: Cell::new(usize::MAX) });
+    ledger.claim(&request(1, at(0), vec![slot(2)])).unwrap();
+    ledger.commit(token(1), &[id(2)], at(0)).unwrap();
+    ledger.backend.left.set(0);
+    // The duplicate can't be counted.
+    assert!(ledger.claim(&request(2, at(0), vec![slot(1), slot(2)])).is_err());
+    assert_eq!(ledger.get(&id(1), at(0)).unwrap(), None);
+}
+
+#[test]
+fn an_abandoned_claim_is_forgotten_in_the_end() {
+    let mut ledger = Ledger::new(MapBackend::default());
+    ledger.claim(&request(1, at(0), vec![slot(1)])).unwrap();
+    assert_eq!(ledger.sweep(at(120), 10).unwrap(), 0, "its holder may yet come back");
+    assert_eq!(ledger.sweep(at(60 + 3600), 10).unwrap(), 1);
+    assert_eq!(ledger.commit(token(1), &[id(1)], at(9999)), Err(StoreFault::Fenced));
+}
+
+#[test]
+fn a_claim_repeated_by_its_own_token_is_granted_again() {
+    let mut ledger = Ledger::new(MapBackend::default());
+    for _ in 0..2 {
+        let claimed = ledger.claim(&request(1, at(0), vec![slot(1)])).unwrap();
+        assert!(matches!(claimed[0], Claimed::New { previous: None }));
+    }
+}
+
+/// What a claim is, as simply as it can be said.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Model {
+    Pending(u64, u64),
+    Committing(u64),
+    Accepted(u64),
+    Retriable,
+}
+
+#[derive(Clone, Debug)]
+enum Op {
+    Claim,
+    Commit,
+    Accept,
+    Defer,
+    Release,
+    Wait(u64),
+    Restart,
+    Sweep,
+}
+
+fn op() -> impl Strategy<Value = (Op, u8, u64)> {
+    let kind = prop_oneof![
+        4 => Just(Op::Claim),
+        3 => Just(Op::Commit),
+        2 => Just(Op::Accept),
+        1 => Just(Op::Defer),
+        1 => Just(Op::Release),
+        1 => (1_u64..90).prop_map(Op::Wait),
+        1 => Just(Op::Wait(1800)),
+        1 => Just(Op::Restart),
+        1 => Just(Op::Sweep),
+    ];
+    (kind, 1_u8..4, 1_u64..5)
+}
+
+const LEASE: u64 = 60;
+const WINDOW: u64 = 3600;
+
+/// The ledger beside its model, with one clock.
+struct Pair {
+    ledger: Ledger<MapBackend>,
+    model: HashMap<u8, Vec<Model>>,
+    now: u64,
+}
+
+impl Pair {
+    /// The states of an id that count now, the uppermost last: a pending claim
+    /// lies over what was before.
+    fn states(&mut self, number: u8) -> &mut Vec<Model> {
+        let now = self.now;
+        let states = self.model.entry(number).or_default();
+        states.retain(|state| !matches!(state, Model::Accepted(expires) if *expires <= now));
+        states
+    }
+
+    fn holds(&mut self, number: u8, attempt: u64) -> bool {
+        match self.states(number).last() {
+            Some(Model::Pending(holder, _) | Model::Committing(holder)) => *holder == attempt,
+            _ => false,
+        }
+    }
+
+    fn claim(&mut self, number: u8, attempt: u64) {
+        let now = self.now;
+        let states = self.states(number);
+        if matches!(states.last(), Some(Model::Pending(holder, until)) if *until <= now || *holder == attempt)
+        {
+            states.pop();
+        }
+        let expected = match states.last() {
+            None | Some(Model::Retriable) => "new",
+            Some(Model::Pending(..) | Model::Committing(_)) => "in flight",
+            Some(Model::Accepted(_)) => "settled",
+        };
+        if expected == "new" {
+            states.push(Model::Pending(attempt, now + LEASE));
+        }
+        let claimed = self.ledger.claim(&request(attempt, at(now), vec![slot(number)])).unwrap();
+        let found = match &claimed[0] {
+            Claimed::New { .. } => "new",
+            Claimed::InFlight { .. } => "in flight",
+            Claimed::Settled { .. } => "settled",
+            Claimed::Conflict { .. } => "conflict",
+        };
+        assert_eq!(found, expected);
+    }
+
+    fn commit(&mut self, number: u8, attempt: u64) {
+        let holds = self.holds(number, attempt);
+        let result = self.ledger.commit(token(attempt), &[id(number)], at(self.now));
+        assert_eq!(result.is_ok(), holds);
+        if holds {
+            *self.states(number) = vec![Model::Committing(attempt)];
+        }
+    }
+
+    fn settle(&mut self, number: u8, attempt: u64, outcome: Outcome, end: Model) {
+        let holds = self.holds(number, attempt);
+        let result = self.ledger.settle(token(attempt), at(self.now), &[settlement(number, outcome)]);
+        // One that is repeated passes, and changes nothing.
+        assert!(result.is_ok() || !holds);
+        if holds {
+            *self.states(number) = vec![end];
+        }
+    }
+
+    fn release(&mut self, number: u8, attempt: u64) {
+        self.ledger.release(token(attempt), &[id(number)]);
+        let states = self.states(number);
+        if matches!(states.last(), Some(Model::Pending(holder, _)) if *holder == attempt) {
+            states.pop();
+        }
+    }
+
+    /// In doubt suppresses just as accepted does.
+    fn restart(&mut self) {
+        let now = self.now;
+        self.ledger = Ledger::new(self.ledger.backend.clone());
+        self.ledger.recover(at(now)).unwrap();
+        for states in self.model.values_mut() {
+            states.retain(|state| !matches!(state, Model::Pending(..)));
+            for state in states {
+                if matches!(state, Model::Committing(_)) {
+                    *state = Model::Accepted(now + WINDOW);
+                }
+            }
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn the_ledger_does_as_a_simple_model_does(ops in prop::collection::vec(op(), 1..80)) {
+        let ledger = Ledger::new(MapBackend::default());
+        let mut pair = Pair { ledger, model: HashMap::new(), now: 0 };
+        for (op, number, attempt) in ops {
+            match op {
+                Op::Claim => pair.claim(number, attempt),
+                Op::Commit => pair.commit(number, attempt),
+                Op::Accept => {
+                    let end = Model::Accepted(pair.now + WINDOW);
+                    pair.settle(number, attempt, accepted(), end);
+                }
+                Op::Defer => pair.settle(number, attempt, deferred(), Model::Retriable),
+                Op::Release => pair.release(number, attempt),
+                Op::Wait(seconds) => pair.now += seconds,
+                Op::Restart => pair.restart(),
+                Op::Sweep => {
+                    // An abandoned claim may go; the model drops it too.
+                    pair.ledger.sweep(at(pair.now), 100).unwrap();
+                    let now = pair.now;
+                    for states in pair.model.values_mut() {
+                        states.retain(|s| !matches!(s, Model::Pending(_, until) if until + 3600 <= now));
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_conflict_never_passes_for_a_duplicate(prints in prop::collection::vec(0_u8..3, 1..20)) {
+        let mut ledger = Ledger::new(MapBackend::default());
+        for (attempt, print) in prints.iter().enumerate() {
+            let attempt = attempt as u64;
+            let mut slot = slot(1);
+            slot.fingerprint.0 = [*print; 32];
+            slot.on_conflict = OnConflict::Reject;
+            let same = *print == prints[0];
+            match &ledger.claim(&request(attempt, at(attempt), vec![slot])).unwrap()[0] {
+                Claimed::New { .. } => {
+                    prop_assert_eq!(attempt, 0);
+                    ledger.commit(token(0), &[id(1)], at(0)).unwrap();
+                    ledger.settle(token(0), at(0), &[settlement(1, accepted())]).unwrap();
+                }
+                Claimed::Settled { conflict: false, .. } => prop_assert!(same),
+                Claimed::Conflict { .. } => prop_assert!(!same),
+                other => prop_assert!(false, "{:?}", other),
+            }
+        }
+    }
+}

@@ -99,7 +99,8 @@ async fn a_damaged_snapshot_is_set_aside_and_the_log_read() {
     let (store, _) = SledStore::open(&dir.path(), at(1)).unwrap();
     settled(claim(&store, 2, at(1), slot(1)).await);
     store.close().await.unwrap();
-    eprintln!("{:?}", fs::read_dir(dir.0.path()).unwrap().collect::<Vec<_>>());
+    let copy = dir.0.path().join("data.damaged-1");
+    assert!(copy.join("db").exists() && copy.join("snap.00000000FFFFFFFF").exists());
 }
 
 #[test]

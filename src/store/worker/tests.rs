@@ -1,1 +1,160 @@
+use std::sync::Mutex;
+use std::sync::mpsc::{Receiver, Sender, channel};
 
+use super::super::contract::{
+    accepted, at, claim, deferred, id, is_new, send, settle, settlement, slot, token,
+};
+use super::super::memory::MapBackend;
+use super::*;
+
+/// Long enough never to be reached unless something hangs.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A disk that syncs only when, and as, it is told to.
+struct Disk {
+    started: Mutex<Receiver<()>>,
+    verdicts: Sender<Result<(), String>>,
+}
+
+impl Disk {
+    fn new() -> (Self, Box<dyn Sync>) {
+        let (start, started) = channel();
+        let (verdicts, inbox) = channel();
+        let sync = move || {
+            let _ = start.send(());
+            // Once nobody is left to tell, all goes well.
+            inbox.recv().unwrap_or(Ok(()))
+        };
+        (Self { started: Mutex::new(started), verdicts }, Box::new(sync))
+    }
+
+    fn wait_for_start(&self) {
+        self.started.lock().unwrap().recv_timeout(PATIENCE).unwrap();
+    }
+
+    fn answer(&self, verdict: Result<(), String>) {
+        self.verdicts.send(verdict).unwrap();
+    }
+}
+
+fn worker(sync: Box<dyn Sync>) -> Arc<Worker> {
+    let ledger = Ledger::new(MapBackend::default());
+    Arc::new(Worker::start(ledger, sync, Arc::default()).unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_flush_in_progress_delays_no_claim_and_the_next_covers_all_who_wait() {
+    let (disk, sync) = Disk::new();
+    let store = worker(sync);
+    let commit = |attempt| {
+        let store = Arc::clone(&store);
+        let number = u8::try_from(attempt).unwrap();
+        tokio::spawn(async move {
+            assert!(is_new(&claim(&*store, attempt, at(0), slot(number)).await));
+            store.commit(token(attempt), vec![id(number)], at(0)).await
+        })
+    };
+    let first = commit(1);
+    disk.wait_for_start();
+    // The disk is busy; claims are answered, commits pile up.
+    let more: Vec<_> = (2..6).map(commit).collect();
+    for number in 2..6 {
+        while !store
+            .get(id(number), at(0))
+            .await
+            .unwrap()
+            .is_some_and(|r| matches!(r.state, crate::store::State::Committing { .. }))
+        {
+            tokio::task::yield_now().await;
+        }
+    }
+    assert!(is_new(&claim(&*store, 9, at(0), slot(9)).await));
+    assert!(!first.is_finished() && more.iter().all(|task| !task.is_finished()));
+    disk.answer(Ok(()));
+    first.await.unwrap().unwrap();
+    disk.wait_for_start();
+    disk.answer(Ok(()));
+    for task in more {
+        task.await.unwrap().unwrap();
+    }
+    drop(disk.verdicts);
+    store.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_nobody_waits_for_reaches_the_disk_all_the_same() {
+    let (disk, sync) = Disk::new();
+    let store = worker(sync);
+    assert!(is_new(&claim(&*store, 1, at(0), slot(1)).await));
+    let soon = vec![settlement(1, deferred())];
+    store.settle(token(1), at(0), soon, Durability::Soon).await.unwrap();
+    tokio::task::block_in_place(|| disk.wait_for_start());
+    drop(disk.verdicts);
+    store.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hanging_disk_is_a_stall_and_the_commit_may_be_repeated() {
+    let (disk, sync) = Disk::new();
+    let mut worker = Arc::into_inner(worker(sync)).unwrap();
+    worker.deadline = Duration::from_millis(20);
+    let ids = || vec![id(1)];
+    assert!(is_new(&claim(&worker, 1, at(0), slot(1)).await));
+    let stalled = worker.commit(token(1), ids(), at(0)).await;
+    assert_eq!(stalled, Err(StoreFault::Stalled { operation: "commit" }));
+    let stalled = worker.close().await;
+    assert_eq!(stalled, Err(StoreFault::Stalled { operation: "close" }));
+    drop(disk);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stalled_commit_comes_through_in_order() {
+    let (disk, sync) = Disk::new();
+    let mut worker = Arc::into_inner(worker(sync)).unwrap();
+    worker.deadline = Duration::from_millis(20);
+    assert!(is_new(&claim(&worker, 1, at(0), slot(1)).await));
+    let stalled = worker.commit(token(1), vec![id(1)], at(0)).await;
+    assert!(matches!(stalled, Err(StoreFault::Stalled { .. })));
+    worker.deadline = PATIENCE;
+    drop(disk.verdicts);
+    worker.commit(token(1), vec![id(1)], at(0)).await.unwrap();
+    settle(&worker, 1, at(1), 1, accepted()).await.unwrap();
+    settle(&worker, 1, at(1), 1, accepted()).await.unwrap();
+    worker.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_failed_sync_ends_all_use_and_acknowledges_nothing() {
+    let (disk, sync) = Disk::new();
+    let store = worker(sync);
+    assert!(is_new(&claim(&*store, 1, at(0), slot(1)).await));
+    disk.answer(Err("the disk is full".into()));
+    let full = StoreFault::Failed("the disk is full".into());
+    assert_eq!(store.commit(token(1), vec![id(1)], at(0)).await, Err(full.clone()));
+    // Even though the disk would work again.
+    drop(disk.verdicts);
+    assert_eq!(settle(&*store, 1, at(0), 1, accepted()).await, Err(full.clone()));
+    assert_eq!(store.get(id(1), at(0)).await, Err(full.clone()));
+    assert_eq!(store.sweep(at(0), 1).await, Err(full.clone()));
+    assert_eq!(store.close().await, Err(full));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_claim_whose_caller_is_gone_is_given_up() {
+    let store = worker(Box::new(|| Ok(())));
+    let (answer, result) = oneshot::channel();
+    drop(result);
+    let request = super::super::contract::request(1, at(0), vec![slot(1)]);
+    store.requests.send(Request::Claim(request, answer)).unwrap();
+    send(&*store, 2, at(0), slot(1), accepted()).await;
+    store.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_panic_of_the_engine_is_a_fault_not_a_hang() {
+    let store = worker(Box::new(|| panic!("planned")));
+    assert!(is_new(&claim(&*store, 1, at(0), slot(1)).await));
+    let commit = store.commit(token(1), vec![id(1)], at(0)).await;
+    assert!(matches!(commit, Err(StoreFault::Failed(_))));
+    assert!(store.close().await.is_err());
+}

@@ -1,0 +1,141 @@
+//! Durable claims a second: `cargo bench --bench store [-- DIRECTORY]`.
+//!
+//! Each writer claims an id of its own and commits it, over and over; a commit
+//! returns when it is on stable storage. Beside that, what the disk itself
+//! does: 4 KiB written and `fdatasync`ed on the same file system, in the same
+//! run. The directory must be on the disk in question (default: the working
+//! directory); nothing is left in it.
+
+use std::fs::File;
+use std::io::{Seek, SeekFrom, Write};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use mailonce::clock::{Clock, SystemClock};
+use mailonce::config::{InDoubt, OnConflict};
+use mailonce::store::sled::SledStore;
+use mailonce::store::{ClaimId, ClaimRequest, Claimed, Fingerprint, Slot, Store, Token};
+
+type Failure = Box<dyn std::error::Error + Send + std::marker::Sync>;
+
+const CELL: Duration = Duration::from_secs(3);
+const WRITERS: [u64; 4] = [1, 8, 64, 256];
+
+fn main() -> Result<(), Failure> {
+    // Cargo passes options such as `--bench`; a word is the directory.
+    let place = std::env::args().skip(1).find(|word| !word.starts_with('-'));
+    let dir = tempfile::tempdir_in(place.map_or_else(|| PathBuf::from("."), PathBuf::from))?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+
+    println!("{:<24} {:>9} {:>10} {:>10}", "", "per second", "p50 ms", "p99 ms");
+    report("fdatasync of 4 KiB", disk(&dir.path().join("disk"))?);
+    let (store, _) = SledStore::open(&dir.path().join("store"), SystemClock.now())?;
+    let store = Arc::new(store);
+    for writers in WRITERS {
+        let name = format!("{writers} writer{}", if writers == 1 { "" } else { "s" });
+        report(&name, runtime.block_on(claims(&store, writers))?);
+    }
+    report("fdatasync, once more", disk(&dir.path().join("disk"))?);
+    runtime.block_on(store.close())?;
+    Ok(())
+}
+
+/// One line of the table, from the time that each operation took.
+fn report(name: &str, mut took: Vec<Duration>) {
+    took.sort_unstable();
+    let percentile = |percent: usize| {
+        let at = (took.len() * percent / 100).min(took.len().saturating_sub(1));
+        took.get(at).map_or(0.0, |time| time.as_secs_f64() * 1000.0)
+    };
+    #[expect(clippy::cast_precision_loss, reason = "a rate to look at")]
+    let rate = took.len() as f64 / CELL.as_secs_f64();
+    println!("{name:<24} {rate:>10.0} {:>10.3} {:>10.3}", percentile(50), percentile(99));
+}
+
+/// A file that is written over in place, as a database's log is once it has
+/// its size.
+fn disk(path: &std::path::Path) -> Result<Vec<Duration>, Failure> {
+    let mut file = File::create(path)?;
+    let block = [0x55; 4096];
+    for _ in 0..256 {
+        file.write_all(&block)?;
+    }
+    file.sync_all()?;
+    let (begin, mut took) = (Instant::now(), Vec::new());
+    while begin.elapsed() < CELL {
+        let start = Instant::now();
+        file.seek(SeekFrom::Start(took.len() as u64 % 256 * 4096))?;
+        file.write_all(&block)?;
+        file.sync_data()?;
+        took.push(start.elapsed());
+    }
+    Ok(took)
+}
+
+async fn claims(store: &Arc<SledStore>, writers: u64) -> Result<Vec<Duration>, Failure> {
+    let begin = Instant::now();
+    let tasks: Vec<_> = (0..writers)
+        .map(|writer| {
+            let store = Arc::clone(store);
+            tokio::spawn(async move { write(&store, writers, writer, begin).await })
+        })
+        .collect();
+    let mut took = Vec::new();
+    for task in tasks {
+        took.extend(task.await??);
+    }
+    Ok(took)
+}
+
+async fn write(store: &SledStore, owner: u64, writer: u64, begin: Instant) -> Result<Vec<Duration>, Failure> {
+    let mut took = Vec::new();
+    while begin.elapsed() < CELL {
+        let attempt = writer << 32 | took.len() as u64;
+        let (token, now) = (Token { owner, attempt }, SystemClock.now());
+        let slot = slot(owner, attempt);
+        let id = slot.id;
+        let start = Instant::now();
+        let lease_until = now.plus(Duration::from_secs(600));
+        let claimed = store.claim(ClaimRequest { token, at: now, lease_until, slots: vec![slot] }).await?;
+        if !matches!(claimed.first(), Some(Claimed::New { .. })) {
+            return Err("an id was claimed twice".into());
+        }
+        store.commit(token, vec![id], now).await?;
+        took.push(start.elapsed());
+    }
+    Ok(took)
+}
+
+/// Spread like a hash, so that sled's tree is written to all over.
+fn slot(owner: u64, attempt: u64) -> Slot {
+    let mut id = [0; 32];
+    let mut seed = attempt.wrapping_add(owner << 56);
+    for chunk in id.chunks_exact_mut(8) {
+        seed = splitmix(seed);
+        chunk.copy_from_slice(&seed.to_be_bytes());
+    }
+    Slot {
+        id: ClaimId(id),
+        tenant: "shop".into(),
+        strategy: "header".into(),
+        key: format!("order-confirmation:{attempt}"),
+        recipient: format!("customer-{attempt}@example.org"),
+        sender: "shop@example.com".into(),
+        rule: String::new(),
+        fingerprint: Fingerprint(id),
+        message_id: Some(format!("<{attempt}.{owner}@mail.example.com>")),
+        date: Some("Sat, 21 Nov 2026 08:15:00 +0000".into()),
+        size: 20_000,
+        window: Duration::from_secs(7 * 24 * 3600),
+        on_conflict: OnConflict::Reject,
+        in_doubt: InDoubt::Suppress,
+    }
+}
+
+fn splitmix(seed: u64) -> u64 {
+    let mut z = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
