@@ -5,5 +5,7 @@
 //! socket. So both run in tests without ports, threads or sleeps.
 
 pub mod address;
+pub mod client;
 pub mod envelope;
 pub mod reply;
+pub mod stuff;
