@@ -159,6 +159,11 @@ impl Client {
         &self.capabilities
     }
 
+    /// What the next reply will answer.
+    pub fn next_due(&self) -> Option<Due> {
+        self.due.front().copied()
+    }
+
     /// Whether nothing is due and nothing came unasked: the only state in
     /// which a connection may be used again.
     pub fn is_quiet(&self) -> bool {
