@@ -5,8 +5,10 @@
 //! socket. So both run in tests without ports, threads or sleeps.
 
 pub mod address;
+pub mod client;
 pub mod command;
 pub mod data;
 pub mod envelope;
 pub mod reply;
 pub mod session;
+pub mod stuff;

@@ -1,1 +1,19 @@
 //! The upstream: connections to it, and one transaction at a time on each.
+//!
+//! [`Upstream::prepare`] brings a message to the point where only the final
+//! dot is missing; [`Transaction::complete`] sends it. Between the two lies
+//! the commit point of the claims. Everything that goes wrong before the last
+//! octet may have left is an [`UpstreamFault`] of a message certainly not
+//! sent; after it, only a reply of the right class settles anything.
+
+mod connection;
+mod fault;
+mod open;
+mod pool;
+mod transaction;
+
+pub use fault::{At, Phase, UpstreamFault};
+pub use pool::{Completion, Prepared, Transaction, Upstream};
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,266 @@
+//! What can go wrong with an upstream, by what happened, and what the client
+//! hears of it.
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::smtp::client::{Due, ProtocolFault};
+use crate::smtp::reply::Reply;
+
+/// The most octets of a fault's text in a reply. With code, enhanced code and
+/// word the line stays below the 512 octets of RFC 5321 §4.5.3.1.5.
+const MAX_TEXT: usize = 400;
+
+/// Where a fault happened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct At {
+    /// `host:port` as it was configured.
+    pub address: Arc<str>,
+    /// What was going on.
+    pub phase: Phase,
+}
+
+/// What was going on with an upstream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// Looking up its name.
+    Resolve,
+    /// Connecting.
+    Connect,
+    /// Waiting for the greeting.
+    Greeting,
+    /// EHLO or HELO.
+    Hello,
+    /// RSET.
+    Reset,
+    /// Sending MAIL, RCPT or DATA.
+    Envelope,
+    /// The reply to MAIL.
+    Mail,
+    /// The reply to RCPT.
+    Recipient,
+    /// The reply to DATA or BDAT.
+    Data,
+    /// Sending the content.
+    Body,
+    /// All sent but the last octets; nothing due.
+    Ready,
+    /// The last octets and their reply.
+    Completion,
+    /// QUIT.
+    Quit,
+}
+
+impl Phase {
+    pub(super) fn of(due: Due) -> Self {
+        match due {
+            Due::Greeting => Phase::Greeting,
+            Due::Ehlo | Due::Helo => Phase::Hello,
+            Due::Reset => Phase::Reset,
+            Due::Mail => Phase::Mail,
+            Due::Recipient(_) => Phase::Recipient,
+            Due::Data | Due::Chunk => Phase::Data,
+            Due::Completion => Phase::Completion,
+            Due::Quit => Phase::Quit,
+        }
+    }
+}
+
+impl fmt::Display for Phase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Phase::Resolve => "name lookup",
+            Phase::Connect => "connecting",
+            Phase::Greeting => "greeting",
+            Phase::Hello => "EHLO",
+            Phase::Reset => "RSET",
+            Phase::Envelope => "sending the envelope",
+            Phase::Mail => "MAIL",
+            Phase::Recipient => "RCPT",
+            Phase::Data => "DATA",
+            Phase::Body => "sending the message",
+            Phase::Ready => "waiting to complete the message",
+            Phase::Completion => "completing the message",
+            Phase::Quit => "QUIT",
+        })
+    }
+}
+
+/// Why there is no reply of the upstream to pass on. What the client hears is
+/// [`UpstreamFault::reply`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum UpstreamFault {
+    /// Its name has no address. `451 4.4.1 [UPSTREAM]`.
+    Unresolved {
+        /// Where.
+        at: At,
+        /// The system's words.
+        error: String,
+    },
+    /// No TCP connection. `451 4.4.1 [UPSTREAM]`.
+    Unconnected {
+        /// Where.
+        at: At,
+        /// The system's words.
+        error: String,
+    },
+    /// It does not want to talk: 4yz or 5yz as greeting or to EHLO, HELO or
+    /// RSET. `451 4.4.1 [UPSTREAM]`, whatever the class: this is about us, not
+    /// about the message.
+    Unwilling {
+        /// Where.
+        at: At,
+        /// Its reply.
+        reply: Reply,
+    },
+    /// The connection ended. `451 4.4.1 [UPSTREAM]`.
+    Closed {
+        /// Where.
+        at: At,
+        /// The system's words, or that it was closed.
+        error: String,
+    },
+    /// A deadline passed. `451 4.4.1 [UPSTREAM]`.
+    TimedOut {
+        /// Where.
+        at: At,
+    },
+    /// It left the protocol. `451 4.4.1 [UPSTREAM]`.
+    Protocol {
+        /// Where.
+        at: At,
+        /// How.
+        fault: ProtocolFault,
+    },
+    /// It said 421. `451 4.4.1 [UPSTREAM]` with its text.
+    ServiceClosing {
+        /// Where.
+        at: At,
+        /// Its reply.
+        reply: Reply,
+    },
+    /// The message needs SMTPUTF8 and the upstream lacks it. `550 5.6.7`
+    /// (RFC 6531 §3.5).
+    NoSmtpUtf8 {
+        /// Where.
+        at: At,
+    },
+    /// The received message can't be read back from its temporary file:
+    /// nothing is wrong with the upstream. `451 4.3.0`.
+    Unreadable {
+        /// Where.
+        at: At,
+        /// The system's words.
+        error: String,
+    },
+}
+
+impl UpstreamFault {
+    pub(super) fn protocol(at: At, fault: ProtocolFault) -> Self {
+        match fault {
+            ProtocolFault::ServiceClosing(reply) => UpstreamFault::ServiceClosing { at, reply },
+            fault => UpstreamFault::Protocol { at, fault },
+        }
+    }
+
+    /// Which upstream, and what was going on.
+    pub fn at(&self) -> &At {
+        match self {
+            UpstreamFault::Unresolved { at, .. }
+            | UpstreamFault::Unconnected { at, .. }
+            | UpstreamFault::Unwilling { at, .. }
+            | UpstreamFault::Closed { at, .. }
+            | UpstreamFault::TimedOut { at }
+            | UpstreamFault::Protocol { at, .. }
+            | UpstreamFault::ServiceClosing { at, .. }
+            | UpstreamFault::NoSmtpUtf8 { at }
+            | UpstreamFault::Unreadable { at, .. } => at,
+        }
+    }
+
+    /// What the client hears.
+    pub fn reply(&self) -> Reply {
+        match self {
+            UpstreamFault::NoSmtpUtf8 { at } => {
+                Reply::new(550, format!("5.6.7 {} does not offer SMTPUTF8", plain(&at.address)))
+            }
+            UpstreamFault::Unreadable { .. } => Reply::new(451, "4.3.0 message can't be read back"),
+            fault => Reply::new(451, format!("4.4.1 [UPSTREAM] {}", plain(&fault.to_string()))),
+        }
+    }
+}
+
+impl fmt::Display for UpstreamFault {
+    /// For logs and replies. It quotes the upstream, so it must be escaped or
+    /// cut to size wherever it goes.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let At { address, phase } = self.at();
+        write!(f, "{address}: ")?;
+        match self {
+            UpstreamFault::Unresolved { error, .. }
+            | UpstreamFault::Unconnected { error, .. }
+            | UpstreamFault::Closed { error, .. } => write!(f, "{error} ({phase})"),
+            UpstreamFault::Unwilling { reply, .. } => write!(f, "{reply} ({phase})"),
+            UpstreamFault::TimedOut { .. } => write!(f, "timed out ({phase})"),
+            UpstreamFault::Protocol { fault, .. } => write!(f, "{fault} ({phase})"),
+            UpstreamFault::ServiceClosing { reply, .. } => write!(f, "closes the service: {reply}"),
+            UpstreamFault::NoSmtpUtf8 { .. } => f.write_str("SMTPUTF8 is needed and not offered"),
+            UpstreamFault::Unreadable { error, .. } => write!(f, "message can't be read back: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for UpstreamFault {}
+
+/// Text fit for a reply: printable ASCII, at most [`MAX_TEXT`] octets.
+fn plain(text: &str) -> String {
+    let plain = |c: char| match c {
+        ' '..='~' => c,
+        c if c.is_control() => ' ',
+        _ => '?',
+    };
+    text.chars().take(MAX_TEXT).map(plain).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(phase: Phase) -> At {
+        At { address: "mx.example:25".into(), phase }
+    }
+
+    #[track_caller]
+    fn hears(fault: &UpstreamFault, reply: &str) {
+        assert_eq!(fault.reply().to_string(), reply);
+    }
+
+    #[test]
+    fn each_fault_has_its_reply() {
+        let error = "connection refused".to_owned();
+        let fault = UpstreamFault::Unconnected { at: at(Phase::Connect), error: error.clone() };
+        hears(&fault, "451 4.4.1 [UPSTREAM] mx.example:25: connection refused (connecting)");
+        let fault = UpstreamFault::TimedOut { at: at(Phase::Greeting) };
+        hears(&fault, "451 4.4.1 [UPSTREAM] mx.example:25: timed out (greeting)");
+        let closing = ProtocolFault::ServiceClosing(Reply::new(421, "4.3.2 bye"));
+        let fault = UpstreamFault::protocol(at(Phase::Mail), closing);
+        hears(&fault, "451 4.4.1 [UPSTREAM] mx.example:25: closes the service: 421 4.3.2 bye");
+        let fault = UpstreamFault::NoSmtpUtf8 { at: at(Phase::Mail) };
+        hears(&fault, "550 5.6.7 mx.example:25 does not offer SMTPUTF8");
+        hears(
+            &UpstreamFault::Unreadable { at: at(Phase::Body), error },
+            "451 4.3.0 message can't be read back",
+        );
+    }
+
+    #[test]
+    fn what_the_upstream_says_stays_on_one_short_line() {
+        let text = format!("a\nb\tc\x1b[31m\u{e9}{}", "x".repeat(3000));
+        let fault = UpstreamFault::Unwilling { at: at(Phase::Hello), reply: Reply::new(554, text) };
+        let mut out = Vec::new();
+        fault.reply().write_to(&mut out);
+        assert!(out.len() < 512);
+        assert!(out.starts_with(b"451 4.4.1 [UPSTREAM] mx.example:25: 554 a b c [31m?xxx"));
+        assert_eq!(out.iter().filter(|&&b| b < b' ').count(), 2);
+    }
+}
