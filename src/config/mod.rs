@@ -1,11 +1,22 @@
 //! The configuration, valid by construction: what the rest of the program may
 //! rely on. Reading and checking the file is in the files beside this one.
 
+mod check;
+mod convert;
+mod load;
+mod section;
+#[cfg(test)]
+mod tests;
+mod tree;
+pub mod values;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use ipnet::IpNet;
+
+pub use section::ConfigFault;
 
 /// A configuration that can be served.
 #[derive(Clone, Debug, PartialEq)]
@@ -37,7 +48,7 @@ pub struct Listener {
     pub address: SocketAddr,
     /// Who may relay.
     pub allow_from: Vec<IpNet>,
-    /// A header field that names the tenant.
+    /// A header field that names the tenant, lower case.
     pub tenant_header: Option<String>,
 }
 
