@@ -6,6 +6,7 @@
 
 pub mod clock;
 pub mod config;
+pub mod journal;
 pub mod message;
 pub mod smtp;
 pub mod store;
