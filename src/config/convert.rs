@@ -14,6 +14,9 @@ use super::section::{Converted, Problem};
 use super::tree::{Node, Value, list_from_variable};
 use super::values;
 
+/// A hundred years: so that no sum of a time and a duration can overflow.
+const LONGEST: Duration = Duration::from_secs(36_500 * 86_400);
+
 fn no<T>(node: &Node, is_not: &str, instead: &str) -> Converted<T> {
     Err(Problem::at(node, format!("{} is not {is_not}; write {instead}", node.describe())))
 }
@@ -95,7 +98,11 @@ pub(super) fn duration(node: &Node) -> Converted<Duration> {
         Value::Text(text) | Value::Variable(text) => values::parse_duration(text),
         _ => None,
     };
-    span.map_or_else(|| no(node, "a duration", "90s, 30m, 24h or 7d"), Ok)
+    match span {
+        None => no(node, "a duration", "90s, 30m, 24h or 7d"),
+        Some(span) if span > LONGEST => no(node, "a usable duration", "at most 36500d"),
+        Some(span) => Ok(span),
+    }
 }
 
 /// A duration longer than nothing.

@@ -174,6 +174,14 @@ fn a_wrong_value_names_file_line_key_and_what_to_write() {
             "[log]\nlevel = 3",
             "m.toml:2: log.level: 3 is not offered here; write error or warn or info or debug or trace",
         ),
+        (
+            "[dedup]\nmax_window = \"36501d\"",
+            "m.toml:2: dedup.max_window: \"36501d\" is not a usable duration; write at most 36500d",
+        ),
+        (
+            "hostname = \"10.0.0.1\"",
+            "m.toml:1: hostname: \"10.0.0.1\" is not a domain name; write one such as relay.example.com",
+        ),
     ];
     for (text, fault) in cases {
         assert_eq!(faults(text), fault);

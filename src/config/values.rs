@@ -116,7 +116,9 @@ pub(super) fn is_essential_field(name: &str) -> bool {
 /// Whether a text is a domain name as SMTP greetings take it
 /// (RFC 5321 §4.1.2), in A-label form.
 pub(super) fn is_domain(text: &str) -> bool {
-    is_host(text) && !text.contains('_')
+    // A last label of digits is an IPv4 address, or a slip in one.
+    let last = text.rsplit('.').next().unwrap_or_default();
+    is_host(text) && !text.contains('_') && !last.bytes().all(|b| b.is_ascii_digit())
 }
 
 /// A host name; with underscores, which some container networks put in names.

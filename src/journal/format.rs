@@ -1,6 +1,7 @@
 //! One event, one line: text for people, JSON for machines. Decisions and all
 //! other lines of the program go through here.
 
+use std::borrow::Cow;
 use std::fmt::{self, Write};
 use std::sync::Arc;
 
@@ -116,8 +117,18 @@ impl Line {
             return;
         }
         self.name(field);
-        if self.json { push_json(&mut self.fields, text) } else { push_text(&mut self.fields, text) }
+        let text = cut(text);
+        if self.json { push_json(&mut self.fields, &text) } else { push_text(&mut self.fields, &text) }
     }
+}
+
+/// A header field may be a quarter of a megabyte; a log line need not be.
+fn cut(text: &str) -> Cow<'_, str> {
+    const MOST: usize = 4096;
+    if text.len() <= MOST {
+        return Cow::Borrowed(text);
+    }
+    Cow::Owned(format!("{}…", &text[..text.floor_char_boundary(MOST)]))
 }
 
 impl Visit for Line {

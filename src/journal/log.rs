@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use tracing::level_filters::LevelFilter;
-use tracing_appender::non_blocking::{NonBlocking, NonBlockingBuilder, WorkerGuard};
+use tracing_appender::non_blocking::{ErrorCounter, NonBlocking, NonBlockingBuilder, WorkerGuard};
 use tracing_appender::rolling::{RollingFileAppender, Rotation};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
@@ -22,7 +22,17 @@ const WAITING_LINES: usize = 65_536;
 /// live until the very end.
 #[derive(Debug)]
 #[must_use = "dropping it ends the log"]
-pub struct LogGuard(#[expect(dead_code, reason = "its drop flushes")] WorkerGuard);
+pub struct LogGuard {
+    _flushes: WorkerGuard,
+    lost: ErrorCounter,
+}
+
+impl LogGuard {
+    /// Lines that were dropped because nobody took them in time.
+    pub fn lost(&self) -> usize {
+        self.lost.dropped_lines()
+    }
+}
 
 /// Why there is no log.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,6 +52,7 @@ pub fn init(log: &Log) -> Result<LogGuard, LogFault> {
         Some(file) => waiting(rolling(file)?),
         None => waiting(io::stderr()),
     };
+    let lost = writer.error_counter();
     let terminal = log.file.is_none() && io::stderr().is_terminal();
     let format = LineFormat {
         json: match log.format {
@@ -55,7 +66,7 @@ pub fn init(log: &Log) -> Result<LogGuard, LogFault> {
     subscriber(format, level(log.level), writer)
         .try_init()
         .map_err(|error| LogFault(format!("the log can't be started: {error}")))?;
-    Ok(LogGuard(guard))
+    Ok(LogGuard { _flushes: guard, lost })
 }
 
 /// What turns events into lines; apart from [`init`] so that tests can have

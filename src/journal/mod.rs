@@ -230,18 +230,3 @@ impl Journal {
 fn some(text: &str) -> Option<&str> {
     Some(text).filter(|text| !text.is_empty())
 }
-
-impl Context {
-    /// The first characters of what a client sent are enough for a line; the
-    /// rest of an over-long value is cut here, once for all recipients.
-    pub fn shortened(mut self) -> Self {
-        const MOST: usize = 1024;
-        for text in [&mut self.tenant, &mut self.from].into_iter().chain(self.message_id.as_mut()) {
-            if text.len() > MOST {
-                text.truncate((0..=MOST).rev().find(|&end| text.is_char_boundary(end)).unwrap_or(0));
-                text.push('…');
-            }
-        }
-        self
-    }
-}

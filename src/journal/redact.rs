@@ -106,7 +106,8 @@ fn replace_words(text: &str, word: &str, by: &str) -> String {
         let end = at + word.len();
         let found = !word.is_empty()
             && text.get(at..end).is_some_and(|part| {
-                part.eq_ignore_ascii_case(word) || part.to_lowercase() == word.to_lowercase()
+                part.eq_ignore_ascii_case(word)
+                    || !word.is_ascii() && part.to_lowercase() == word.to_lowercase()
             })
             && !text[..at].chars().next_back().is_some_and(char::is_alphanumeric)
             && !text[end..].chars().next().is_some_and(char::is_alphanumeric);
