@@ -96,6 +96,8 @@ fn rolling(file: &Path) -> Result<RollingFileAppender, LogFault> {
         .and_then(|name| name.to_str())
         .ok_or_else(|| fault("is not a file name".to_owned()))?;
     let directory = file.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    // The link would look for a relative path beside itself.
+    let directory = std::path::absolute(directory).map_err(|error| fault(error.to_string()))?;
     let builder = RollingFileAppender::builder().rotation(Rotation::DAILY).filename_prefix(name);
     // A file of that name from elsewhere is left alone; then there is no link.
     let linkable = std::fs::symlink_metadata(file).map_or(true, |found| found.is_symlink());
