@@ -1,2 +1,5 @@
 //! The `mailonce` command.
-fn main() {}
+
+fn main() -> std::process::ExitCode {
+    mailonce::cli::run(std::env::args_os())
+}

@@ -1,6 +1,15 @@
 //! The configuration, valid by construction: what the rest of the program may
 //! rely on. Reading and checking the file is in the files beside this one.
 
+mod check;
+mod convert;
+mod load;
+mod section;
+#[cfg(test)]
+mod tests;
+mod tree;
+pub mod values;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -8,6 +17,8 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 pub use crate::smtp::data::BareNewlines;
+pub use section::ConfigFault;
+pub use values::{parse_duration, parse_ttl};
 
 /// A configuration that can be served.
 #[derive(Clone, Debug, PartialEq)]
@@ -39,7 +50,7 @@ pub struct Listener {
     pub address: SocketAddr,
     /// Who may relay.
     pub allow_from: Vec<IpNet>,
-    /// A header field that names the tenant.
+    /// A header field that names the tenant, lower case.
     pub tenant_header: Option<String>,
 }
 

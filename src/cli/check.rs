@@ -1,0 +1,72 @@
+//! `mailonce check`: is the configuration one to serve?
+
+use std::io::Write;
+
+use super::{CliFault, ConfigArgs};
+use crate::config::values::format_duration;
+use crate::config::{Config, Mode, Store, Strategy};
+
+/// Arguments of `check`.
+#[derive(Clone, Debug, clap::Args)]
+#[command(after_help = "Example:\n  mailonce check --config /etc/mailonce.toml && systemctl reload mailonce")]
+pub struct CheckArgs {
+    /// Where the configuration is.
+    #[command(flatten)]
+    pub config: ConfigArgs,
+}
+
+/// Loads the configuration and prints what it found.
+pub fn run(args: CheckArgs) -> Result<(), CliFault> {
+    let config = args.config.load()?;
+    let mut out = Vec::new();
+    writeln!(out, "{}: valid", args.config.config.display())?;
+    describe(&config, &mut out)?;
+    super::print(&out)
+}
+
+fn describe(config: &Config, out: &mut impl Write) -> std::io::Result<()> {
+    let line = |name: &str, text: String| format!("  {name:<10} {text}");
+    writeln!(out, "{}", line("hostname", config.hostname.clone()))?;
+    for listener in &config.listeners {
+        let from: Vec<_> = listener.allow_from.iter().map(ToString::to_string).collect();
+        let text = format!("{} ({}), relays for {}", listener.address, listener.name, from.join(", "));
+        writeln!(out, "{}", line("listener", text))?;
+    }
+    writeln!(out, "{}", line("upstream", config.upstream.addresses.join(", then ")))?;
+    let store = match &config.store {
+        Store::Memory => "memory: nothing survives the process".to_owned(),
+        Store::Sled { path } => format!("sled in {}", path.display()),
+    };
+    writeln!(out, "{}", line("store", store))?;
+    let dedup = &config.dedup;
+    let chain: Vec<_> = dedup.chain.iter().map(|strategy| strategy.as_str()).collect();
+    let mut text = match dedup.mode {
+        Mode::Off => "off".to_owned(),
+        Mode::Enforce => format!("{}, remembered for {}", chain.join(", "), format_duration(dedup.window)),
+    };
+    if dedup.mode == Mode::Enforce && dedup.chain.contains(&Strategy::Content) {
+        text += &format!(" (content {})", format_duration(dedup.content_window));
+    }
+    writeln!(out, "{}", line("dedup", text))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_found_is_said_briefly() {
+        let text = "hostname = \"relay.example.com\"\n[upstream]\naddress = [\"a:25\", \"b:25\"]\n";
+        let config = Config::parse(text, "m.toml", std::iter::empty()).unwrap();
+        let mut out = Vec::new();
+        describe(&config, &mut out).unwrap();
+        assert_eq!(
+            String::from_utf8(out).unwrap(),
+            "  hostname   relay.example.com\n  \
+               listener   127.0.0.1:2525 (submission), relays for 127.0.0.0/8, ::1/128\n  \
+               upstream   a:25, then b:25\n  \
+               store      sled in data\n  \
+               dedup      header, event, content, remembered for 7d (content 15m)\n"
+        );
+    }
+}

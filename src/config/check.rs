@@ -1,0 +1,83 @@
+//! What single values can't show: whether they go together.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use super::section::Section;
+use super::values::{covers_the_world, format_duration};
+use super::{Dedup, Limits, Listener, Strategy};
+
+/// A listener must not be an open relay, nor stand twice.
+pub(super) fn listener(section: &Section<'_>, listener: &Listener, earlier: &[Listener]) {
+    if earlier.iter().any(|other| other.name == listener.name) {
+        let what = format!("{:?} names an earlier listener too; give each a name of its own", listener.name);
+        section.fault("name", &what);
+    }
+    if earlier.iter().any(|other| collide(other.address, listener.address)) {
+        let what =
+            format!("{} is taken by an earlier listener; give each an address of its own", listener.address);
+        section.fault("address", &what);
+    }
+    if !listener.address.ip().is_loopback() && covers_the_world(&listener.allow_from) {
+        let what = format!(
+            "an open relay: {} is not loopback, there is no AUTH, and these networks let the whole world in; \
+             list only those that may relay",
+            listener.address
+        );
+        section.fault("allow_from", &what);
+    }
+}
+
+/// Port 0 takes a free port, so it never collides.
+fn collide(one: SocketAddr, other: SocketAddr) -> bool {
+    one == other && one.port() != 0
+}
+
+/// Windows must fit under their cap, and strategies need their headers.
+pub(super) fn dedup(section: &Section<'_>, dedup: &Dedup) {
+    window(section, "window", dedup.window, dedup.max_window);
+    window(section, "content_window", dedup.content_window, dedup.max_window);
+    let needs = [
+        (Strategy::Header, "headers", &dedup.headers),
+        (Strategy::Event, "event_headers", &dedup.event_headers),
+    ];
+    for (strategy, key, names) in needs {
+        if dedup.chain.contains(&strategy) && names.is_empty() {
+            let what =
+                format!("is empty, but dedup.chain asks for {}; name a header field", strategy.as_str());
+            section.fault(key, &what);
+        }
+    }
+}
+
+fn window(section: &Section<'_>, key: &'static str, window: Duration, most: Duration) {
+    if window <= most {
+        return;
+    }
+    let (window, most) = (format_duration(window), format_duration(most));
+    // The fault belongs to what is written, not to a default.
+    if section.has(key) {
+        section.fault(key, &format!("{window} is longer than dedup.max_window, {most}"));
+    } else {
+        section.fault("max_window", &format!("{most} is shorter than dedup.{key}, {window}"));
+    }
+}
+
+/// One message must fit into the memory there is.
+pub(super) fn limits(section: &Section<'_>, limits: &Limits) {
+    let (one, all) = (limits.memory_per_message, limits.in_memory_total);
+    if one <= all {
+        return;
+    }
+    if section.has("memory_per_message") {
+        section.fault(
+            "memory_per_message",
+            &format!("{one} octets are more than limits.in_memory_total, {all}"),
+        );
+    } else {
+        section.fault(
+            "in_memory_total",
+            &format!("{all} octets are fewer than limits.memory_per_message, {one}"),
+        );
+    }
+}

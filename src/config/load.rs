@@ -1,0 +1,267 @@
+//! From the file and the environment to a [`Config`], section by section.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::Duration;
+
+use super::check;
+use super::convert::{
+    boolean, choice, count, domain, duration, header_key, host_and_port, is_empty_list, is_false, is_text,
+    list_of, name, network, one_or_more, optional_header, optional_path, optional_text, path,
+    positive_duration, size, socket_address, some_of, text,
+};
+use super::section::{ConfigFault, Problem, Reader, Section};
+use super::tree::{self, Origin};
+use super::{
+    BareNewlines, Config, Dedup, InDoubt, Limits, Listener, Log, LogFormat, LogLevel, Mode, OnConflict,
+    OnDuplicate, OnPartial, OnStoreFailure, Redact, Scope, Store, Strategy, Unkeyed, Upstream,
+    UpstreamTimeouts, values,
+};
+
+const MINUTE: u64 = 60;
+const DAY: u64 = 86_400;
+const MIB: u64 = 1 << 20;
+
+/// Fields that name a template: our own, Mailjet's (its SMTP relay guide,
+/// "Using template with SMTP"), Mandrill's and Mailgun's (their SMTP header
+/// references).
+const TEMPLATE_HEADERS: [&str; 4] =
+    ["x-template-id", "x-mj-templateid", "x-mc-template", "x-mailgun-template-name"];
+
+/// Fields that name one event: our own, and the identifier that Mailjet lets an
+/// application give to a message. Fields for variables, tags, metadata and
+/// campaigns are left out: many different e-mails share one value.
+const EVENT_HEADERS: [&str; 2] = ["x-event-id", "x-mj-customid"];
+
+impl Config {
+    /// Reads a file, lays the environment over it and checks the result.
+    pub fn load(file: &Path, env: impl Iterator<Item = (String, String)>) -> Result<Config, ConfigFault> {
+        let shown = file.display();
+        let bytes = std::fs::read(file).map_err(|error| {
+            ConfigFault::of_file(format!("{shown}: can't be read: {error}; name the file with --config FILE"))
+        })?;
+        let text = std::str::from_utf8(&bytes).map_err(|error| {
+            let line = 1 + bytes[..error.valid_up_to()].iter().filter(|&&b| b == b'\n').count();
+            ConfigFault::of_file(format!("{shown}:{line}: not valid TOML: this line is not UTF-8"))
+        })?;
+        Config::parse(text, &shown.to_string(), env)
+    }
+
+    /// The same for a text that has been read already; `file_name` is for
+    /// faults.
+    pub fn parse(
+        text: &str,
+        file_name: &str,
+        env: impl Iterator<Item = (String, String)>,
+    ) -> Result<Config, ConfigFault> {
+        parse_with(text, &Reader::new(file_name), env)
+    }
+}
+
+/// Does the work; whoever keeps the reader can see which keys there are.
+pub(super) fn parse_with(
+    text: &str,
+    reader: &Reader,
+    env: impl Iterator<Item = (String, String)>,
+) -> Result<Config, ConfigFault> {
+    let mut table = tree::read(text).unwrap_or_else(|(line, what)| {
+        reader.fault(&Origin::Line(line), "", &what);
+        tree::Table::new()
+    });
+    // A file that can't be read says nothing about what is missing in it.
+    reader.verdict()?;
+    for (variable, key, what) in tree::overlay(&mut table, env) {
+        reader.fault(&Origin::Variable(variable), &key, &what);
+    }
+    // Neither does a tree with a half-made path in it.
+    reader.verdict()?;
+    let config = read(Section::root(&table, reader));
+    reader.verdict()?;
+    Ok(config)
+}
+
+fn read(root: Section<'_>) -> Config {
+    let config = Config {
+        hostname: root
+            .get("hostname", None, |node| domain(node).map(Some))
+            .unwrap_or_else(values::machine_name),
+        drain: root.get("drain", Duration::from_secs(30), duration),
+        listeners: listeners(&root),
+        upstream: upstream(root.table("upstream")),
+        store: store(root.table("store")),
+        dedup: dedup(root.table("dedup")),
+        limits: limits(root.table("limits")),
+        log: log(root.table("log")),
+    };
+    root.later("rule", "no [[rule]]", is_empty_list);
+    admin(root.table("admin"));
+    root.close();
+    config
+}
+
+fn listeners(root: &Section<'_>) -> Vec<Listener> {
+    let sections = match root.tables("listener") {
+        None => vec![root.absent("listener")],
+        Some(sections) => {
+            if sections.is_empty() {
+                root.fault("listener", "is empty; write a [[listener]], or leave it out for the default one");
+            }
+            sections
+        }
+    };
+    let mut listeners = Vec::new();
+    for section in sections {
+        let listener = listener(&section);
+        check::listener(&section, &listener, &listeners);
+        section.close();
+        listeners.push(listener);
+    }
+    listeners
+}
+
+fn listener(section: &Section<'_>) -> Listener {
+    section.later("tls", "\"off\"", |node| is_text(node, "off"));
+    section.later("require_tls", "false", is_false);
+    section.later("auth", "\"off\"", |node| is_text(node, "off"));
+    section.later("proxy_protocol", "false", is_false);
+    // These mean nothing while TLS, AUTH and the proxy protocol are off, and
+    // may stay in a file where those are only switched off for now.
+    for key in ["certificate", "private_key", "client_ca", "users"] {
+        section.get(key, String::new(), text);
+    }
+    section.get("proxy_from", Vec::new(), list_of(network));
+    let loopback = ["127.0.0.0/8", "::1/128"].into_iter().filter_map(values::parse_network).collect();
+    Listener {
+        name: section.get("name", "submission".to_owned(), name),
+        address: section.get("address", SocketAddr::from(([127, 0, 0, 1], 2525)), socket_address),
+        allow_from: section.get("allow_from", loopback, some_of(network, "without AUTH nobody could relay")),
+        tenant_header: section
+            .get("tenant_header", None, optional_header)
+            .map(|name| name.to_ascii_lowercase()),
+    }
+}
+
+fn upstream(section: Section<'_>) -> Upstream {
+    section.later("tls", "\"off\"", |node| is_text(node, "off"));
+    for key in ["ca_file", "username", "password", "password_file"] {
+        section.later(key, "\"\"", |node| is_text(node, ""));
+    }
+    let address = one_or_more(host_and_port, "name at least one host:port");
+    let upstream = Upstream {
+        addresses: section.require(
+            "address",
+            "write where mail goes, such as \"smtp.example.com:587\"",
+            address,
+        ),
+        pool_size: section.get("pool_size", 20, count(0)),
+        idle_timeout: section.get("idle_timeout", Duration::from_secs(30), duration),
+        idempotency_header: section.get("idempotency_header", None, optional_header),
+        received_header: section.get("received_header", true, boolean),
+        timeouts: timeouts(section.table("timeouts")),
+    };
+    section.close();
+    upstream
+}
+
+fn timeouts(section: Section<'_>) -> UpstreamTimeouts {
+    let span = |key, seconds| section.get(key, Duration::from_secs(seconds), positive_duration);
+    let timeouts = UpstreamTimeouts {
+        connect: span("connect", 30),
+        greeting: span("greeting", 5 * MINUTE),
+        envelope: span("envelope", 5 * MINUTE),
+        data: span("data", 2 * MINUTE),
+        block: span("block", 3 * MINUTE),
+        completion: span("completion", 10 * MINUTE),
+    };
+    section.close();
+    timeouts
+}
+
+fn store(section: Section<'_>) -> Store {
+    let path = section.get("path", "data".into(), path);
+    section.later("url", "\"\"", |node| is_text(node, ""));
+    let sled = Store::Sled { path };
+    let store = section.get("engine", sled.clone(), |node| match &*text(node)? {
+        "sled" => Ok(sled.clone()),
+        "memory" => Ok(Store::Memory),
+        "postgres" => {
+            Err(Problem::at(node, "this version does not offer postgres yet; write sled or memory"))
+        }
+        _ => Err(Problem::at(node, format!("{} is not offered here; write sled or memory", node.describe()))),
+    });
+    section.close();
+    store
+}
+
+fn dedup(section: Section<'_>) -> Dedup {
+    let owned = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+    let span = |key, seconds| section.get(key, Duration::from_secs(seconds), positive_duration);
+    let chain = vec![Strategy::Header, Strategy::Event, Strategy::Content];
+    let keys = owned(&["x-idempotency-key", "idempotency-key", "resend-idempotency-key"]);
+    section.later("fingerprint_exclude", "[]", is_empty_list);
+    let dedup = Dedup {
+        chain: section.get("chain", chain, some_of(choice, "to deduplicate nothing, write mode = \"off\"")),
+        headers: section.get("headers", keys, list_of(header_key)),
+        template_headers: section.get("template_headers", owned(&TEMPLATE_HEADERS), list_of(header_key)),
+        event_headers: section.get("event_headers", owned(&EVENT_HEADERS), list_of(header_key)),
+        scope: section.get("scope", Scope::Recipient, choice),
+        window: span("window", 7 * DAY),
+        content_window: span("content_window", 15 * MINUTE),
+        max_window: span("max_window", 400 * DAY),
+        on_duplicate: section.get("on_duplicate", OnDuplicate::Accept, choice),
+        on_conflict: section.get("on_conflict", OnConflict::Reject, choice),
+        on_partial: section.get("on_partial", OnPartial::Report, choice),
+        in_doubt: section.get("in_doubt", InDoubt::Suppress, choice),
+        in_flight_wait: section.get("in_flight_wait", Duration::from_secs(60), duration),
+        unkeyed: section.get("unkeyed", Unkeyed::Relay, choice),
+        mode: section.get("mode", Mode::Enforce, |node| {
+            if is_text(node, "observe") {
+                return Err(Problem::at(
+                    node,
+                    "this version does not offer observe yet; write enforce or off",
+                ));
+            }
+            choice(node)
+        }),
+        on_store_failure: section.get("on_store_failure", OnStoreFailure::Defer, choice),
+    };
+    check::dedup(&section, &dedup);
+    section.close();
+    dedup
+}
+
+fn limits(section: Section<'_>) -> Limits {
+    let span = |key, seconds| section.get(key, Duration::from_secs(seconds), positive_duration);
+    let limits = Limits {
+        max_message_size: section.get("max_message_size", 50 * MIB, size),
+        max_recipients: section.get("max_recipients", 100, count(1)),
+        max_connections: section.get("max_connections", 1000, count(1)),
+        max_connections_per_ip: section.get("max_connections_per_ip", 100, count(1)),
+        memory_per_message: section.get("memory_per_message", MIB, size),
+        command_timeout: span("command_timeout", 5 * MINUTE),
+        data_timeout: span("data_timeout", 10 * MINUTE),
+        max_errors: section.get("max_errors", 20, count(1)),
+        bare_newlines: section.get("bare_newlines", BareNewlines::Normalize, choice),
+        in_memory_total: section.get("in_memory_total", 512 * MIB, size),
+    };
+    check::limits(&section, &limits);
+    section.close();
+    limits
+}
+
+fn log(section: Section<'_>) -> Log {
+    let log = Log {
+        format: section.get("format", LogFormat::Auto, choice),
+        level: section.get("level", LogLevel::Info, choice),
+        file: section.get("file", None, optional_path),
+        redact: section.get("redact", Redact::None, choice),
+    };
+    section.close();
+    log
+}
+
+fn admin(section: Section<'_>) {
+    section.later("address", "\"\"", |node| is_text(node, ""));
+    section.get("token_file", None, optional_text);
+    section.close();
+}
