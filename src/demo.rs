@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
 use crate::server::{self, Server};
-use crate::sink::{self, Received};
+use crate::sink::{self, Keep, Received};
 use crate::store::Store;
 
 /// How many send at once.
@@ -37,6 +37,22 @@ pub struct Demo {
     proxy: SocketAddr,
     sink: SocketAddr,
     _sink_task: JoinSet<std::io::Result<()>>,
+}
+
+/// What the sink took, on its way to whoever looks.
+struct Inbox {
+    received: mpsc::UnboundedSender<Received>,
+    connections: Arc<AtomicU64>,
+}
+
+impl Keep for Inbox {
+    fn keep(&self, message: Received) -> std::io::Result<()> {
+        self.received.send(message).map_err(std::io::Error::other)
+    }
+
+    fn connected(&self) {
+        self.connections.fetch_add(1, Ordering::SeqCst);
+    }
 }
 
 /// What 32 simultaneous sends led to.
@@ -69,8 +85,9 @@ impl Demo {
         let sink = listener.local_addr()?;
         let (sender, received) = mpsc::unbounded_channel();
         let connections = Arc::new(AtomicU64::new(0));
+        let keep = Arc::new(Inbox { received: sender, connections: connections.clone() });
         let mut sink_task = JoinSet::new();
-        sink_task.spawn(sink::serve(listener, Vec::new(), sender, connections.clone()));
+        sink_task.spawn(sink::serve(listener, Vec::new(), keep));
 
         let config = format!(
             "hostname = \"demo.mailonce\"\n\

@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use super::{CliFault, ConfigArgs};
+use super::{CliFault, ConfigArgs, runtime};
 use crate::config::values::format_duration;
 use crate::config::{Config, Mode, Store, Strategy};
 
@@ -21,7 +21,12 @@ pub fn run(args: CheckArgs) -> Result<(), CliFault> {
     let mut out = Vec::new();
     writeln!(out, "{}: valid", args.config.config.display())?;
     describe(&config, &mut out)?;
-    super::print(&out)
+    super::print(&out)?;
+    let upstream = Upstream::new(config.upstream, config.hostname);
+    match runtime()?.block_on(upstream.probe()) {
+        Ok((address, offered)) => super::print(format!("{address}: answers, {}\n", said(&offered)).as_bytes()),
+        Err(fault) => Err(CliFault::Failed(format!("the upstream does not answer: {fault}"))),
+    }
 }
 
 fn describe(config: &Config, out: &mut impl Write) -> std::io::Result<()> {

@@ -148,9 +148,7 @@ fn open_store(store: &config::Store) -> Result<Box<dyn Store>, CliFault> {
             "store.engine is memory: its records live and end with the proxy and can't be read from outside"
                 .to_owned(),
         )),
-        config::Store::Sled { path } => {
-            Err(CliFault::Failed(format!("{}: this build can't open a sled store", path.display())))
-        }
+        config::Store::Sled { path } => Ok(Box::new(SledStore::open_without_recovery(path)?)),
     }
 }
 

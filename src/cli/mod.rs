@@ -77,6 +77,11 @@ impl ConfigArgs {
     }
 }
 
+/// The runtime that a command works on.
+fn runtime() -> Result<tokio::runtime::Runtime, CliFault> {
+    Ok(tokio::runtime::Builder::new_multi_thread().enable_all().build()?)
+}
+
 /// Reads a configuration with this process's environment laid over it.
 pub fn load_config(file: &Path) -> Result<Config, CliFault> {
     // Variables that are not UTF-8 are other programs' in all likelihood; of

@@ -1,6 +1,11 @@
 //! `mailonce serve`: runs the proxy.
 
-use super::{CliFault, ConfigArgs};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use super::{CliFault, ConfigArgs, runtime};
+use crate::journal::log;
+use crate::server::{self, Bound, Server};
 
 /// Arguments of `serve`.
 #[derive(Clone, Debug, clap::Args)]
@@ -12,7 +17,67 @@ pub struct ServeArgs {
 }
 
 /// Runs until a signal ends it.
-pub fn run(args: ServeArgs) -> Result<(), CliFault> {
-    let _config = args.config.load()?;
-    Err(CliFault::Failed("serve is not part of this build".to_owned()))
+pub fn run(args: &ServeArgs) -> Result<(), CliFault> {
+    let config = args.config.load()?;
+    let _log = log::init(&config.log).map_err(|fault| CliFault::Failed(fault.to_string()))?;
+    let (store, doubts) = server::open_store(&config.store)?;
+    runtime()?.block_on(async {
+        let bound = server::bind(&config).await?;
+        let mut signals = Signals::listen()?;
+        announce(&bound)?;
+        let server = Server::start(config, bound, store, &doubts)
+            .map_err(|error| CliFault::Failed(format!("no random number to be had: {error}")))?;
+        super::print(b"ready\n")?;
+        attend(server, &mut signals, &args.config).await;
+        Ok(())
+    })
+}
+
+fn announce(bound: &[Bound]) -> Result<(), CliFault> {
+    for (socket, name) in bound {
+        super::print(format!("listening on {} ({name})\n", socket.local_addr()?).as_bytes())?;
+    }
+    Ok(())
+}
+
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    fn listen() -> std::io::Result<Self> {
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
+
+    async fn end(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
+}
+
+/// Obeys signals until one ends the proxy; a second one ends it at once.
+async fn attend(mut server: Server, signals: &mut Signals, config: &ConfigArgs) {
+    loop {
+        tokio::select! {
+            _ = signals.hangup.recv() => match config.load() {
+                Ok(new) => server.reload(new),
+                Err(fault) => tracing::error!(%fault, "the configuration is faulty; nothing was changed"),
+            },
+            () = signals.end() => break,
+        }
+    }
+    tracing::info!("ending: attempts under way finish first");
+    let at_once = CancellationToken::new();
+    tokio::select! {
+        () = server.stop(at_once.clone()) => {}
+        () = async { signals.end().await; at_once.cancel(); std::future::pending().await } => {}
+    }
 }

@@ -1,13 +1,19 @@
 //! `mailonce sink`: a receiving SMTP server for trying things out.
 
+use std::io::Write;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use super::CliFault;
+use tokio::net::TcpListener;
+
+use super::{CliFault, runtime};
+use crate::sink::fault::{Fault, HELP};
+use crate::sink::{self, Keep, Received};
 
 /// Arguments of `sink`.
 #[derive(Clone, Debug, clap::Args)]
-#[command(after_help = "Example:\n  mailonce sink --listen 127.0.0.1:1025 --dir /tmp/mail")]
+#[command(after_help = format!("Example:\n  mailonce sink --listen 127.0.0.1:1025 --dir mail\n\nFaults:\n{HELP}"))]
 pub struct SinkArgs {
     /// Where to listen; port 0 takes a free one
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:1025")]
@@ -21,6 +27,48 @@ pub struct SinkArgs {
 }
 
 /// Receives until it is interrupted.
-pub fn run(_args: SinkArgs) -> Result<(), CliFault> {
-    Err(CliFault::Failed("sink is not part of this build".to_owned()))
+pub fn run(args: &SinkArgs) -> Result<(), CliFault> {
+    let faults = args.fault.iter().map(|text| text.parse().map_err(CliFault::Failed));
+    let faults: Vec<Fault> = faults.collect::<Result<_, _>>()?;
+    if let Some(directory) = &args.dir {
+        std::fs::create_dir_all(directory)?;
+    }
+    runtime()?.block_on(async {
+        let listener = TcpListener::bind(args.listen).await?;
+        super::print(format!("listening on {}\n", listener.local_addr()?).as_bytes())?;
+        let keep = Keeper { directory: args.dir.clone() };
+        tokio::select! {
+            served = sink::serve(listener, faults, Arc::new(keep)) => Ok(served?),
+            interrupted = tokio::signal::ctrl_c() => Ok(interrupted?),
+        }
+    })
+}
+
+/// Keeps messages as files and prints a line for each.
+struct Keeper {
+    directory: Option<PathBuf>,
+}
+
+impl Keep for Keeper {
+    fn keep(&self, message: Received) -> std::io::Result<()> {
+        let Received { number, envelope, content } = message;
+        let mut line = format!("{number} from {} to", envelope.reverse_path);
+        for recipient in &envelope.recipients {
+            line.push_str(&format!(" {}", recipient.path));
+        }
+        line.push_str(&format!(", {} octets", content.len()));
+        if let Some(directory) = &self.directory {
+            let path = unused(directory, number);
+            std::fs::write(&path, content)?;
+            line.push_str(&format!(", {}", path.display()));
+        }
+        line.push('\n');
+        std::io::stdout().write_all(line.as_bytes())
+    }
+}
+
+/// A file name that no earlier run of the sink has taken.
+fn unused(directory: &Path, number: u64) -> PathBuf {
+    let name = |number| directory.join(format!("{number:06}.eml"));
+    (number..).map(name).find(|path| !path.exists()).unwrap_or_else(|| name(number))
 }

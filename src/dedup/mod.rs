@@ -173,7 +173,7 @@ impl Heart {
             listener: source.listener.clone(),
             client: source.client.to_string(),
             from: rejection.from.clone().unwrap_or_default(),
-            size: 0,
+            size: None,
             message_id: None,
         });
         let to = rejection.to.clone().unwrap_or_default();
@@ -199,7 +199,7 @@ impl Heart {
             listener: String::new(),
             client: String::new(),
             from: record.sender.clone(),
-            size: record.size,
+            size: Some(record.size),
             message_id: record.message_id.clone(),
         });
         let mut decision = Decision::new(self.now(), DecisionOutcome::InDoubt, context, record.recipient.clone());
@@ -460,7 +460,7 @@ fn context(source: &Source, tenant: &str, envelope: &Envelope, size: u64, messag
         listener: source.listener.clone(),
         client: source.client.to_string(),
         from: envelope.reverse_path.as_str().to_owned(),
-        size,
+        size: Some(size),
         message_id,
     }
 }

@@ -10,7 +10,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use bytes::BytesMut;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::mpsc::UnboundedSender;
 
 use crate::smtp::data::BareNewlines;
 use crate::smtp::envelope::Envelope;
@@ -33,30 +32,37 @@ pub struct Received {
     pub content: Vec<u8>,
 }
 
-/// What all connections of a sink share.
-#[derive(Debug)]
-struct Sink {
-    faults: Vec<Fault>,
-    received: UnboundedSender<Received>,
-    count: AtomicU64,
-    connections: Arc<AtomicU64>,
+/// Where a sink's messages go.
+pub trait Keep: Send + Sync + 'static {
+    /// Takes a message before its sender hears `250`.
+    ///
+    /// # Errors
+    /// When it can't be kept; the sender hears `451 4.3.0`.
+    fn keep(&self, message: Received) -> std::io::Result<()>;
+
+    /// Somebody connected.
+    fn connected(&self) {}
 }
 
-/// Receives until dropped. Each message goes to `received` before its `250`;
-/// `connections` counts how often somebody connected.
-pub async fn serve(
-    listener: TcpListener,
+/// What all connections of a sink share.
+struct Sink {
     faults: Vec<Fault>,
-    received: UnboundedSender<Received>,
-    connections: Arc<AtomicU64>,
-) -> std::io::Result<()> {
-    let sink = Arc::new(Sink { faults, received, count: AtomicU64::new(0), connections });
+    keep: Arc<dyn Keep>,
+    count: AtomicU64,
+}
+
+/// Receives until dropped.
+///
+/// # Errors
+/// When no connection can be accepted any more.
+pub async fn serve(listener: TcpListener, faults: Vec<Fault>, keep: Arc<dyn Keep>) -> std::io::Result<()> {
+    let sink = Arc::new(Sink { faults, keep, count: AtomicU64::new(0) });
     let mut tasks = tokio::task::JoinSet::new();
     loop {
         tokio::select! {
             accepted = listener.accept() => {
                 let (stream, _) = accepted?;
-                sink.connections.fetch_add(1, Ordering::SeqCst);
+                sink.keep.connected();
                 tasks.spawn(talk(sink.clone(), stream));
             }
             Some(_) = tasks.join_next() => {}
@@ -154,11 +160,11 @@ impl Conversation {
                 Action::Continue => {}
                 Action::Read => self.read().await?,
                 Action::Deliver(delivery) => {
-                    let number = self.keep(*delivery, std::mem::take(&mut body));
+                    let reply = self.keep(*delivery, std::mem::take(&mut body));
                     if suffered.is_break() {
                         return Ok(());
                     }
-                    self.session.delivered(Reply::new(250, format!("2.0.0 kept as message {number}")));
+                    self.session.delivered(reply);
                 }
                 Action::StartTls | Action::Authenticate { .. } | Action::Close => {
                     self.flush().await?;
@@ -179,11 +185,12 @@ impl Conversation {
         ControlFlow::Continue(())
     }
 
-    fn keep(&self, delivery: Delivery, content: Vec<u8>) -> u64 {
+    fn keep(&self, delivery: Delivery, content: Vec<u8>) -> Reply {
         let number = self.sink.count.fetch_add(1, Ordering::SeqCst) + 1;
-        // Whether the owner still listens makes no difference to the client.
-        let _ = self.sink.received.send(Received { number, envelope: delivery.envelope, content });
-        number
+        match self.sink.keep.keep(Received { number, envelope: delivery.envelope, content }) {
+            Ok(()) => Reply::new(250, format!("2.0.0 kept as message {number}")),
+            Err(error) => Reply::new(451, format!("4.3.0 could not be kept: {error}")),
+        }
     }
 
     async fn flush(&mut self) -> std::io::Result<()> {
