@@ -56,13 +56,18 @@ pub async fn bind(config: &Config) -> io::Result<Vec<Bound>> {
 }
 
 /// A running proxy.
-#[derive(Debug)]
 pub struct Server {
     shared: Arc<Shared>,
     store: Arc<dyn Store>,
     connections: TaskTracker,
     helpers: TaskTracker,
     config: Config,
+}
+
+impl std::fmt::Debug for Server {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Server").field("config", &self.config).finish_non_exhaustive()
+    }
 }
 
 impl Server {

@@ -5,6 +5,8 @@ use std::io::Write;
 use super::{CliFault, ConfigArgs, runtime};
 use crate::config::values::format_duration;
 use crate::config::{Config, Mode, Store, Strategy};
+use crate::smtp::client::Capabilities;
+use crate::upstream::Upstream;
 
 /// Arguments of `check`.
 #[derive(Clone, Debug, clap::Args)]
@@ -53,6 +55,21 @@ fn describe(config: &Config, out: &mut impl Write) -> std::io::Result<()> {
         text += &format!(" (content {})", format_duration(dedup.content_window));
     }
     writeln!(out, "{}", line("dedup", text))
+}
+
+/// The extensions that matter to us, as EHLO names them.
+fn said(offered: &Capabilities) -> String {
+    let keywords: Vec<&str> = [
+        (offered.pipelining, "PIPELINING"),
+        (offered.chunking, "CHUNKING"),
+        (offered.eight_bit_mime, "8BITMIME"),
+        (offered.smtputf8, "SMTPUTF8"),
+        (offered.dsn, "DSN"),
+    ]
+    .into_iter()
+    .filter_map(|(offered, keyword)| offered.then_some(keyword))
+    .collect();
+    if keywords.is_empty() { "without extensions".to_owned() } else { keywords.join(" ") }
 }
 
 #[cfg(test)]

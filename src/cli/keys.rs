@@ -13,6 +13,7 @@ use super::{CliFault, ConfigArgs, print};
 use crate::clock::{Clock, SystemClock, Timestamp};
 use crate::config::{self, values::parse_duration};
 use crate::smtp::address::Path;
+use crate::store::sled::SledStore;
 use crate::store::{ClaimId, Query, Record, Store};
 
 /// Records looked at in one call of the store.

@@ -165,10 +165,10 @@ fn print(out: &[u8]) -> Result<(), CliFault> {
 
 fn dispatch(command: Command) -> Result<(), CliFault> {
     match command {
-        Command::Serve(args) => serve::run(args),
+        Command::Serve(args) => serve::run(&args),
         Command::Check(args) => check::run(args),
         Command::Keys(args) => keys::run(args),
-        Command::Sink(args) => sink::run(args),
-        Command::Demo(args) => demo::run(args),
+        Command::Sink(args) => sink::run(&args),
+        Command::Demo(args) => demo::run(&args),
     }
 }

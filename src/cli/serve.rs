@@ -40,10 +40,17 @@ fn announce(bound: &[Bound]) -> Result<(), CliFault> {
     Ok(())
 }
 
+/// The signals that we answer, caught from the moment they are listened for.
 struct Signals {
     interrupt: Signal,
     terminate: Signal,
     hangup: Signal,
+}
+
+/// What a signal asks for.
+enum Wish {
+    End,
+    Reload,
 }
 
 impl Signals {
@@ -55,29 +62,31 @@ impl Signals {
         })
     }
 
-    async fn end(&mut self) {
+    async fn next(&mut self) -> Wish {
         tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => Wish::End,
+            _ = self.terminate.recv() => Wish::End,
+            _ = self.hangup.recv() => Wish::Reload,
         }
     }
 }
 
 /// Obeys signals until one ends the proxy; a second one ends it at once.
 async fn attend(mut server: Server, signals: &mut Signals, config: &ConfigArgs) {
-    loop {
-        tokio::select! {
-            _ = signals.hangup.recv() => match config.load() {
-                Ok(new) => server.reload(new),
-                Err(fault) => tracing::error!(%fault, "the configuration is faulty; nothing was changed"),
-            },
-            () = signals.end() => break,
+    while let Wish::Reload = signals.next().await {
+        match config.load() {
+            Ok(new) => server.reload(new),
+            Err(fault) => tracing::error!(%fault, "the configuration is faulty; nothing was changed"),
         }
     }
     tracing::info!("ending: attempts under way finish first");
     let at_once = CancellationToken::new();
-    tokio::select! {
-        () = server.stop(at_once.clone()) => {}
-        () = async { signals.end().await; at_once.cancel(); std::future::pending().await } => {}
+    let stop = server.stop(at_once.clone());
+    let mut stop = std::pin::pin!(stop);
+    loop {
+        tokio::select! {
+            () = &mut stop => return,
+            wish = signals.next() => if let Wish::End = wish { at_once.cancel() },
+        }
     }
 }

@@ -81,7 +81,8 @@ impl Drop for Subscription {
     /// The last one to leave takes the entry along.
     fn drop(&mut self) {
         let mut waiting = self.flights.lock();
-        let ours = waiting.get(&self.id).is_some_and(|sender| sender.same_channel(&self.landing));
+        // Where the flight has landed, the entry is gone or a newer flight's.
+        let ours = self.landing.has_changed().is_ok_and(|landed| !landed);
         if ours && waiting.get(&self.id).is_some_and(|sender| sender.receiver_count() == 1) {
             waiting.remove(&self.id);
         }

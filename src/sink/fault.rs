@@ -115,7 +115,7 @@ fn effect_of(action: &str) -> Option<Effect> {
         _ => {}
     }
     if let Some(delay) = action.strip_prefix("delay=") {
-        return parse_duration(delay).ok().map(Effect::Delay);
+        return parse_duration(delay).map(Effect::Delay);
     }
     let code: u16 = action.parse().ok().filter(|code| (400..600).contains(code))?;
     Some(Effect::Reply(Reply::new(code, format!("{}.0.0 as asked for", code / 100))))
