@@ -69,6 +69,14 @@ pub struct Slot {
     pub in_doubt: InDoubt,
 }
 
+impl Slot {
+    /// Whether `record` is about the same e-mail. Under
+    /// [`OnConflict::Suppress`] another rendering of it is.
+    pub fn is_same_mail(&self, record: &Record) -> bool {
+        record.fingerprint == self.fingerprint || self.on_conflict == OnConflict::Suppress
+    }
+}
+
 /// The answer for one slot.
 #[derive(Clone, Debug)]
 pub enum Claimed {
