@@ -126,6 +126,8 @@ impl Far {
 
     async fn accept(&self) -> Peer<TcpStream> {
         let (stream, _) = self.listener.accept().await.unwrap();
+        // What is said arrives at once, and not when the last was acknowledged.
+        stream.set_nodelay(true).unwrap();
         Peer { stream }
     }
 

@@ -154,8 +154,9 @@ async fn a_connection_that_spoke_unasked_is_not_used() {
     let play = async {
         let mut fresh = far.greet(PIPELINING).await;
         take(&mut fresh, GROUP).await;
+        fresh
     };
-    let (prepared, ()) = join!(upstream.prepare(&envelope, &content), play);
+    let (prepared, _fresh) = join!(upstream.prepare(&envelope, &content), play);
     ready(prepared).abort();
     peer.hear_last("").await;
 }
@@ -182,8 +183,9 @@ async fn a_stale_connection_proves_itself_with_reset() {
         peer.say("451 what?\r\n").await;
         let mut fresh = far.greet(PIPELINING).await;
         take(&mut fresh, GROUP).await;
+        fresh
     };
-    let (prepared, ()) = join!(upstream.prepare(&envelope, &content), play);
+    let (prepared, _fresh) = join!(upstream.prepare(&envelope, &content), play);
     ready(prepared).abort();
 }
 
