@@ -361,3 +361,33 @@ async fn over_tcp_too_only_a_reply_after_the_dot_counts() {
         assert_eq!(upstream.idle_connections(), 0);
     }
 }
+
+#[tokio::test]
+async fn an_attempt_can_be_a_task_of_its_own() {
+    let far = Far::listen().await;
+    let upstream = upstream(&[&far]);
+    let attempt = tokio::spawn(async move {
+        let prepared = upstream.prepare(&envelope(), &content("x\r\n")).await;
+        ready(prepared).complete().await
+    });
+    let mut peer = far.greet(PIPELINING).await;
+    take(&mut peer, GROUP).await;
+    peer.hear(".\r\n").await;
+    peer.say("250 ok\r\n").await;
+    assert_eq!(replied(&attempt.await.unwrap()), 250);
+}
+
+#[tokio::test]
+async fn a_dropped_transaction_never_sends_its_dot() {
+    let far = Far::listen().await;
+    let upstream = upstream(&[&far]);
+    let (envelope, content) = (envelope(), content("x\r\n"));
+    let play = async {
+        let mut peer = far.greet(PIPELINING).await;
+        take(&mut peer, GROUP).await;
+        peer
+    };
+    let (prepared, mut peer) = join!(upstream.prepare(&envelope, &content), play);
+    drop(prepared);
+    peer.hear_last("").await;
+}
