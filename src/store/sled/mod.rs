@@ -6,7 +6,8 @@
 //!
 //! A write or flush that fails ends all use of the store until the process is
 //! started again: from then on nobody knows what the disk holds, and only a
-//! new opening reads it. That is so after a full disk too.
+//! new opening reads it. That is so after a full disk too: free some space and
+//! start again; what had been acknowledged is there.
 
 mod backend;
 mod codec;
@@ -29,6 +30,13 @@ use crate::clock::Timestamp;
 use backend::SledBackend;
 
 /// Claims in a directory that this process alone has open.
+///
+/// A call that takes longer than the deadline is answered with
+/// [`StoreFault::Stalled`], but not withdrawn: it may still be carried out,
+/// before any later call. So after a stalled commit the holder settles or
+/// releases with the same token, as if the commit had passed; a stalled commit
+/// or settlement may also simply be repeated. A claim whose caller has given
+/// up by the time it is taken is released at once.
 #[derive(Debug)]
 pub struct SledStore {
     worker: Worker,
