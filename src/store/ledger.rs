@@ -65,6 +65,13 @@ pub struct Ledger<B> {
     settled: Recent,
 }
 
+/// The record that stands for an id, unless expired, and the expiry entry of
+/// what the backend has for it, expired or not.
+struct Standing {
+    record: Option<Record>,
+    stale: Option<Timestamp>,
+}
+
 /// A claim that a token holds, and the expiry entry of the record underneath,
 /// which no longer matches once the claim's own record is written.
 struct Held {
@@ -101,11 +108,11 @@ impl<B: Backend> Ledger<B> {
         if self.pending.lapsed(id, at) {
             self.pending.remove(id);
         }
-        let standing = self.get(id, at)?;
-        let verdict = judge(standing.as_ref(), slot, request.token);
-        let Some(record) = standing else { return Ok(self.begin(request, slot, None)) };
+        let Standing { record, stale } = self.standing(id, at)?;
+        let verdict = judge(record.as_ref(), slot, request.token);
+        let Some(record) = record else { return Ok(self.begin(request, slot, None, stale)) };
         match verdict {
-            Verdict::New => self.claim_over(request, slot, record),
+            Verdict::New => self.claim_over(request, slot, record, stale),
             Verdict::Settled { conflict } => {
                 Ok(Claimed::Settled { record: self.touch(record, at, true)?, conflict })
             }
@@ -116,9 +123,24 @@ impl<B: Backend> Ledger<B> {
         }
     }
 
-    fn begin(&mut self, request: &ClaimRequest, slot: &Slot, previous: Option<Record>) -> Claimed {
+    fn standing(&self, id: &ClaimId, at: Timestamp) -> Result<Standing, StoreFault> {
+        if let Some(record) = self.pending.get(id) {
+            return Ok(Standing { record: Some(record.clone()), stale: self.pending.stale(id) });
+        }
+        let record = self.backend.get(id)?;
+        let stale = record.as_ref().and_then(indexed_expiry);
+        Ok(Standing { record: record.filter(|record| !expired(record, at)), stale })
+    }
+
+    fn begin(
+        &mut self,
+        request: &ClaimRequest,
+        slot: &Slot,
+        previous: Option<Record>,
+        stale: Option<Timestamp>,
+    ) -> Claimed {
         let record = begin(slot, request.token, request.at, request.lease_until, previous.as_ref());
-        self.pending.insert(record);
+        self.pending.insert(record, stale);
         Claimed::New { previous: previous.map(Box::new) }
     }
 
@@ -127,24 +149,24 @@ impl<B: Backend> Ledger<B> {
         request: &ClaimRequest,
         slot: &Slot,
         record: Record,
+        stale: Option<Timestamp>,
     ) -> Result<Claimed, StoreFault> {
-        let previous = match record.state {
+        match record.state {
             State::Pending { holder, .. } if holder == request.token => {
                 self.pending.remove(&slot.id);
-                self.get(&slot.id, request.at)?
+                let Standing { record, stale } = self.standing(&slot.id, request.at)?;
+                Ok(self.begin(request, slot, record, stale))
             }
             State::Committing { .. } => {
                 // Fenced from here on for good, even if the new claim is given
                 // up: else nobody would be left to end this one.
-                let outcome = Outcome::InDoubt(Reply::new(451, TAKEN_OVER));
                 let mut ended = record.clone();
-                end(&mut ended, request.at, outcome);
+                end(&mut ended, request.at, Outcome::InDoubt(Reply::new(451, TAKEN_OVER)));
                 self.write_settled(&ended, None, true)?;
-                Some(record)
+                Ok(self.begin(request, slot, Some(record), Some(ended.expires)))
             }
-            State::Pending { .. } | State::Settled(_) => Some(record),
-        };
-        Ok(self.begin(request, slot, previous))
+            State::Pending { .. } | State::Settled(_) => Ok(self.begin(request, slot, Some(record), stale)),
+        }
     }
 
     /// Notes that the id was asked for once more.
@@ -223,13 +245,11 @@ impl<B: Backend> Ledger<B> {
 
     /// The claim on `id`, or `Fenced` unless `token` holds it.
     fn held(&self, id: &ClaimId, token: Token) -> Result<Held, StoreFault> {
-        let stored = self.backend.get(id)?;
         if let Some(record) = self.pending.get(id) {
-            let ours = self.pending.held_by(id, token);
-            let stale = stored.as_ref().and_then(indexed_expiry);
-            return if ours { Ok(Held { record: record.clone(), stale }) } else { Err(StoreFault::Fenced) };
+            let held = Held { record: record.clone(), stale: self.pending.stale(id) };
+            return if self.pending.held_by(id, token) { Ok(held) } else { Err(StoreFault::Fenced) };
         }
-        match stored {
+        match self.backend.get(id)? {
             Some(record) if record.state == (State::Committing { holder: token }) => {
                 Ok(Held { record, stale: None })
             }

@@ -8,9 +8,10 @@
 //!
 //! Every call has a deadline, answered with [`StoreFault::Stalled`]. A stalled
 //! request is not withdrawn: it may still be carried out. Order is kept, so
-//! whoever settles or releases afterwards with the same token ends what the
-//! stalled request may have begun; a claim whose caller is gone by the time it
-//! is taken is given up at once. Commits and settlements may be repeated.
+//! whoever settles afterwards with the same token ends what a stalled commit
+//! may have begun (a release would not: it leaves alone what is committing).
+//! A claim whose caller is gone by the time it is taken is given up at once.
+//! Commits and settlements may be repeated.
 
 mod syncer;
 #[cfg(test)]

@@ -10,8 +10,14 @@ use crate::clock::Timestamp;
 /// before. Forgetting one uncovers that record again.
 #[derive(Debug, Default)]
 pub(super) struct PendingClaims {
-    records: BTreeMap<ClaimId, Record>,
+    claims: BTreeMap<ClaimId, Pending>,
     leases: BTreeSet<(Timestamp, ClaimId)>,
+}
+
+#[derive(Debug)]
+struct Pending {
+    record: Record,
+    stale: Option<Timestamp>,
 }
 
 /// When the lease of a pending record ends, and who holds it.
@@ -23,29 +29,35 @@ fn lease(record: &Record) -> Option<(Timestamp, Token)> {
 }
 
 impl PendingClaims {
-    pub(super) fn insert(&mut self, record: Record) {
+    /// `stale` is the expiry entry of the record underneath, which means
+    /// nothing any more once this claim writes a record of its own.
+    pub(super) fn insert(&mut self, record: Record, stale: Option<Timestamp>) {
         self.remove(&record.id);
         if let Some((until, _)) = lease(&record) {
             self.leases.insert((until, record.id));
-            self.records.insert(record.id, record);
+            self.claims.insert(record.id, Pending { record, stale });
         }
     }
 
-    pub(super) fn remove(&mut self, id: &ClaimId) -> Option<Record> {
-        let record = self.records.remove(id)?;
-        if let Some((until, _)) = lease(&record) {
+    pub(super) fn remove(&mut self, id: &ClaimId) {
+        let Some(claim) = self.claims.remove(id) else { return };
+        if let Some((until, _)) = lease(&claim.record) {
             self.leases.remove(&(until, *id));
         }
-        Some(record)
     }
 
     pub(super) fn get(&self, id: &ClaimId) -> Option<&Record> {
-        self.records.get(id)
+        self.claims.get(id).map(|claim| &claim.record)
+    }
+
+    /// See [`PendingClaims::insert`].
+    pub(super) fn stale(&self, id: &ClaimId) -> Option<Timestamp> {
+        self.claims.get(id)?.stale
     }
 
     /// Notes one more request for `id`; false where it is not pending.
     pub(super) fn touch(&mut self, id: &ClaimId, at: Timestamp, duplicate: bool) -> bool {
-        let Some(record) = self.records.get_mut(id) else { return false };
+        let Some(Pending { record, .. }) = self.claims.get_mut(id) else { return false };
         record.last_seen = at;
         record.duplicates += u64::from(duplicate);
         true
@@ -63,7 +75,7 @@ impl PendingClaims {
     /// Up to `most` records in the order of their ids, from behind `after`.
     pub(super) fn range(&self, after: Option<&ClaimId>, most: usize) -> impl Iterator<Item = &Record> {
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
-        self.records.range((from, Bound::Unbounded)).map(|(_, record)| record).take(most)
+        self.claims.range((from, Bound::Unbounded)).map(|(_, claim)| &claim.record).take(most)
     }
 
     /// Forgets up to `most` claims whose lease ran out at `before` or

@@ -114,7 +114,9 @@ impl<B: Backend> Writer<B> {
             }
             Request::Sweep { now, most, answer } => {
                 let swept = self.sound().and_then(|ledger| ledger.sweep(now, most));
-                self.syncer.written();
+                if !matches!(swept, Ok(0)) {
+                    self.syncer.written();
+                }
                 let _ = answer.send(swept);
             }
             Request::Close(_) => {}
