@@ -90,7 +90,10 @@ impl SledStore {
             data.sync_data().map_err(|error| backend::failure(&named, &error))
         };
         let mut ledger = Ledger::new(backend);
-        let doubtful = recover_at.map_or(Ok(Vec::new()), |at| ledger.recover(at))?;
+        let doubtful = match recover_at {
+            Some(at) => ledger.recover(at)?,
+            None => ledger.load().map(|()| Vec::new())?,
+        };
         sync().map_err(StoreFault::Failed)?;
         let worker = Worker::start(ledger, Box::new(sync), poison)?;
         Ok((Self { worker }, doubtful))
