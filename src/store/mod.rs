@@ -124,7 +124,9 @@ pub struct Settlement {
 /// Whether a settlement is waited for until it is on stable storage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Durability {
-    /// Visible to every reader at once, on disk with the next flush.
+    /// Visible to every later call, on disk with the next flush. An engine may
+    /// answer before it has looked at the claim, and then logs a fault instead
+    /// of returning it.
     Soon,
     /// On stable storage before the call returns.
     Now,

@@ -129,7 +129,14 @@ impl Store for Worker {
         settlements: Vec<Settlement>,
         durability: Durability,
     ) -> Result<(), StoreFault> {
-        self.call("settle", |answer| Request::Settle { token, at, settlements, durability, answer }).await
+        if durability == Durability::Soon {
+            // Order is kept, so whoever calls next sees it; a write that fails
+            // is the end of the store, and the claim stays committing on disk.
+            self.poison.check()?;
+            let request = Request::Settle { token, at, settlements, answer: None };
+            return self.requests.send(request).map_err(|_| self.gone());
+        }
+        self.call("settle", |answer| Request::Settle { token, at, settlements, answer: Some(answer) }).await
     }
 
     async fn release(&self, token: Token, ids: Vec<ClaimId>) -> Result<(), StoreFault> {
