@@ -1,10 +1,11 @@
-//! Two threads that stand between async callers and an engine that blocks.
+//! The thread that stands between async callers and an engine that blocks.
 //!
-//! The *writer* owns the ledger and applies requests in the order in which
-//! they arrive. It answers at once what needs no wait for the disk. The rest
-//! it hands to the *syncer*, which makes everything written so far durable in
-//! one go and then acknowledges all that waited (group commit). The writer
-//! goes on meanwhile: a slow disk delays acknowledgements, never a claim.
+//! It owns the ledger and carries requests out in the order in which they
+//! arrive. What needs no wait for the disk is answered at once. When nothing
+//! is left to do it makes everything written so far durable in one go, and
+//! acknowledges all that waited (group commit). What comes meanwhile waits
+//! with it and makes up the next group: under load a flush covers many
+//! messages and nobody has to be woken for each.
 //!
 //! Every call has a deadline, answered with [`StoreFault::Stalled`]. A stalled
 //! request is not withdrawn: it may still be carried out. Order is kept, so
@@ -13,7 +14,6 @@
 //! A claim whose caller is gone by the time it is taken is given up at once.
 //! Commits and settlements may be repeated.
 
-mod syncer;
 #[cfg(test)]
 mod tests;
 mod writer;
@@ -31,8 +31,7 @@ use super::{
     ClaimId, ClaimRequest, Claimed, Durability, Query, Record, Settlement, Store, StoreFault, Token,
 };
 use crate::clock::Timestamp;
-pub(super) use syncer::Sync;
-use syncer::Syncer;
+pub(super) use writer::Sync;
 use writer::{Request, Writer};
 
 /// How long a call may take, unless told otherwise.
@@ -62,7 +61,7 @@ impl Poison {
     }
 }
 
-/// The async face of a ledger on threads of its own. Dropping it ends them in
+/// The async face of a ledger on a thread of its own. Dropping it ends that in
 /// the background; [`Store::close`] waits for it.
 #[derive(Debug)]
 pub(super) struct Worker {
@@ -72,21 +71,19 @@ pub(super) struct Worker {
 }
 
 impl Worker {
-    /// Starts both threads. `sync` makes everything durable that was written
-    /// to the ledger's backend before it is called.
+    /// Starts the thread. `sync` makes everything durable that was written to
+    /// the ledger's backend before it is called.
     pub(super) fn start<B: Backend>(
         ledger: Ledger<B>,
         sync: Box<dyn Sync>,
         poison: Arc<Poison>,
     ) -> Result<Self, StoreFault> {
-        let no_thread = |error| StoreFault::Failed(format!("the store can't start a thread: {error}"));
-        let syncer = Syncer::start(sync, Arc::clone(&poison)).map_err(no_thread)?;
         let (requests, inbox) = channel();
-        let writer = Writer::new(ledger, syncer, Arc::clone(&poison));
+        let writer = Writer::new(ledger, sync, Arc::clone(&poison));
         thread::Builder::new()
             .name("store-writer".into())
             .spawn(move || writer.run(&inbox))
-            .map_err(no_thread)?;
+            .map_err(|error| StoreFault::Failed(format!("the store can't start a thread: {error}")))?;
         Ok(Self { requests, poison, deadline: DEADLINE })
     }
 

@@ -1,10 +1,10 @@
-//! The thread that owns the ledger.
+//! The thread that owns the ledger and waits for the disk.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::mpsc::Receiver;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::{Duration, Instant};
 
-use super::syncer::Syncer;
 use super::{Answer, Poison};
 use crate::clock::Timestamp;
 use crate::store::ledger::{Backend, Ledger};
@@ -49,15 +49,28 @@ pub(super) enum Request {
     Close(Answer<()>),
 }
 
+/// How long something written may stay off the disk while nobody waits for it.
+const IDLE: Duration = Duration::from_millis(100);
+
+/// Makes everything durable that was written before the call; else says what
+/// failed and what to do.
+pub(in crate::store) trait Sync: FnMut() -> Result<(), String> + Send + 'static {}
+
+impl<F: FnMut() -> Result<(), String> + Send + 'static> Sync for F {}
+
 pub(super) struct Writer<B> {
     ledger: Ledger<B>,
-    syncer: Syncer,
+    sync: Box<dyn Sync>,
     poison: Arc<Poison>,
+    /// Those whose writes are not durable yet.
+    waiting: Vec<Answer<()>>,
+    /// Since when something is written that is not durable yet.
+    dirty_since: Option<Instant>,
 }
 
 impl<B: Backend> Writer<B> {
-    pub(super) fn new(ledger: Ledger<B>, syncer: Syncer, poison: Arc<Poison>) -> Self {
-        Self { ledger, syncer, poison }
+    pub(super) fn new(ledger: Ledger<B>, sync: Box<dyn Sync>, poison: Arc<Poison>) -> Self {
+        Self { ledger, sync, poison, waiting: Vec::new(), dirty_since: None }
     }
 
     /// Until closed, or until nobody is left who could call.
@@ -67,26 +80,66 @@ impl<B: Backend> Writer<B> {
                 .set("the claim store's writer thread panicked; restart mailonce and report this".into());
             None
         });
-        if !self.syncer.stop() {
-            self.poison
-                .set("the claim store's syncer thread panicked; restart mailonce and report this".into());
-        }
         // The files are let go of before the closing is acknowledged, so that
         // whoever waited for it may open them again.
         drop(self.ledger);
+        drop(self.sync);
         if let Some(answer) = closing {
             let _ = answer.send(self.poison.check());
         }
     }
 
+    /// Carries out all that is there, then waits for the disk once on behalf
+    /// of all who have to.
     fn serve(&mut self, inbox: &Receiver<Request>) -> Option<Answer<()>> {
-        for request in inbox {
+        let mut closing = None;
+        while closing.is_none() {
+            match self.next(inbox) {
+                Ok(request) => closing = self.take(request, inbox),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => break,
+            }
+            let due = self.dirty_since.is_some_and(|since| since.elapsed() >= IDLE);
+            if due || !self.waiting.is_empty() {
+                self.make_durable();
+            }
+        }
+        if self.dirty_since.is_some() {
+            self.make_durable();
+        }
+        closing
+    }
+
+    fn next(&self, inbox: &Receiver<Request>) -> Result<Request, RecvTimeoutError> {
+        match self.dirty_since {
+            None => inbox.recv().map_err(|_| RecvTimeoutError::Disconnected),
+            Some(since) => inbox.recv_timeout(IDLE.saturating_sub(since.elapsed())),
+        }
+    }
+
+    /// Handles a request and those that have come behind it; stops at the
+    /// wish to close.
+    fn take(&mut self, first: Request, inbox: &Receiver<Request>) -> Option<Answer<()>> {
+        for request in std::iter::once(first).chain(inbox.try_iter()) {
             match request {
                 Request::Close(answer) => return Some(answer),
                 request => self.handle(request),
             }
         }
         None
+    }
+
+    /// A failed sync is final: the kernel may have thrown the unwritten pages
+    /// away, and a second try that succeeds would prove nothing.
+    fn make_durable(&mut self) {
+        self.dirty_since = None;
+        let result = match self.poison.check() {
+            Ok(()) => (self.sync)().map_err(|why| self.poison.set(why)),
+            broken => broken,
+        };
+        for answer in self.waiting.drain(..) {
+            let _ = answer.send(result.clone());
+        }
     }
 
     fn handle(&mut self, request: Request) {
@@ -100,7 +153,7 @@ impl<B: Backend> Writer<B> {
                 let done = self.sound().and_then(|ledger| ledger.settle(token, at, &settlements));
                 match (answer, done) {
                     (Some(answer), done) => self.finish(done, answer),
-                    (None, Ok(())) => self.syncer.written(),
+                    (None, Ok(())) => self.written(),
                     (None, Err(fault)) => tracing::warn!(%fault, "an outcome was not written"),
                 }
             }
@@ -116,9 +169,7 @@ impl<B: Backend> Writer<B> {
             }
             Request::Sweep { now, most, answer } => {
                 let swept = self.sound().and_then(|ledger| ledger.sweep(now, most));
-                if !matches!(swept, Ok(0)) {
-                    self.syncer.written();
-                }
+                self.written();
                 let _ = answer.send(swept);
             }
             Request::Close(_) => {}
@@ -131,12 +182,17 @@ impl<B: Backend> Writer<B> {
         Ok(&mut self.ledger)
     }
 
+    /// Something was written that nobody waits for.
+    fn written(&mut self) {
+        self.dirty_since.get_or_insert_with(Instant::now);
+    }
+
     fn claim(&mut self, request: &ClaimRequest, answer: Answer<Vec<Claimed>>) {
         let claimed = self.sound().and_then(|ledger| ledger.claim(request));
         let all_new = |claimed: &Vec<Claimed>| claimed.iter().all(|c| matches!(c, Claimed::New { .. }));
         if !claimed.as_ref().is_ok_and(all_new) {
             // Duplicates were counted in their records.
-            self.syncer.written();
+            self.written();
         }
         if answer.send(claimed).is_err() {
             // Nobody would ever settle these.
@@ -147,10 +203,9 @@ impl<B: Backend> Writer<B> {
 
     /// Acknowledges a write once it is durable.
     fn finish(&mut self, done: Result<(), StoreFault>, answer: Answer<()>) {
-        if done.is_err() {
-            let _ = answer.send(done);
-        } else if !self.syncer.acknowledge(answer) {
-            self.poison.set("the claim store's syncer thread ended; restart mailonce and report this".into());
+        match done {
+            Ok(()) => self.waiting.push(answer),
+            Err(fault) => drop(answer.send(Err(fault))),
         }
     }
 }
