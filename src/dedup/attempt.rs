@@ -82,7 +82,8 @@ impl Attempt<'_> {
         }
         let started = Instant::now();
         let (targets, spared) = self.targets(held.claims());
-        let resent = held.claims().iter().find_map(|held| held.previous.as_deref().filter(|r| in_doubt(r))).cloned();
+        let resent =
+            held.claims().iter().find_map(|held| held.previous.as_deref().filter(|r| in_doubt(r))).cloned();
         let Transmission { sent, upstream } = self.transmit(&targets, resent.as_ref(), Some(&mut held)).await;
         let upstream_ms = Some(millis(started));
 
@@ -124,7 +125,8 @@ impl Attempt<'_> {
             for &index in &claim.recipients {
                 if has_it.contains(&self.mark(index)) {
                     let reply = Reply::new(250, "2.0.0 sent to this recipient earlier");
-                    let mut fate = self.message.fate(index, Verdict::known(DecisionOutcome::Duplicate, reply));
+                    let mut fate =
+                        self.message.fate(index, Verdict::known(DecisionOutcome::Duplicate, reply));
                     fate.claim = Some(claim.slot.id);
                     spared.push(fate);
                 } else {
@@ -142,7 +144,12 @@ impl Attempt<'_> {
 
     /// The transaction: everything but the last byte, the commit point, the
     /// last byte, the outcome of each of `targets`.
-    async fn transmit(&self, targets: &[usize], resent: Option<&Record>, held: Option<&mut HeldClaims>) -> Transmission {
+    async fn transmit(
+        &self,
+        targets: &[usize],
+        resent: Option<&Record>,
+        held: Option<&mut HeldClaims>,
+    ) -> Transmission {
         let envelope = self.message.envelope_of(targets);
         let rendition = self.rendition(resent);
         let same = |sent: Sent, upstream: String| Transmission { sent: vec![sent; targets.len()], upstream };
@@ -167,7 +174,12 @@ impl Attempt<'_> {
     }
 
     /// The commit point, then the last byte.
-    async fn complete(&self, transaction: Transaction, remaining: &[usize], held: Option<&mut HeldClaims>) -> Sent {
+    async fn complete(
+        &self,
+        transaction: Transaction,
+        remaining: &[usize],
+        held: Option<&mut HeldClaims>,
+    ) -> Sent {
         let mut accepted = DecisionOutcome::Relayed;
         if let Some(held) = held
             && let Err(fault) = held.commit(remaining, self.heart.now()).await
@@ -195,7 +207,9 @@ impl Attempt<'_> {
             Completion::Replied(reply) => Sent::by(Outcome::of_reply(reply)),
             Completion::ServiceClosing(fault) | Completion::Unsent(fault) => unsent(&fault),
             Completion::InDoubt(fault) => {
-                let text = format!("4.4.2 [IN-DOUBT] handed over, but the answer was lost ({fault}); it may have been sent");
+                let text = format!(
+                    "4.4.2 [IN-DOUBT] handed over, but the answer was lost ({fault}); it may have been sent"
+                );
                 Sent::by(Outcome::InDoubt(Reply::new(451, text)))
             }
         }

@@ -135,7 +135,12 @@ impl Drop for HeldClaims {
 }
 
 impl Ledger {
-    async fn write(&self, at: Timestamp, settlements: &[Settlement], durability: Durability) -> Result<(), StoreFault> {
+    async fn write(
+        &self,
+        at: Timestamp,
+        settlements: &[Settlement],
+        durability: Durability,
+    ) -> Result<(), StoreFault> {
         let written = self.store.settle(self.token, at, settlements.to_vec(), durability).await;
         for settlement in settlements {
             self.flights.land(settlement.id, Landing { outcome: settlement.outcome.clone(), at });
