@@ -62,6 +62,12 @@ impl Client {
         Ok(client)
     }
 
+    /// Connects and answers the greeting, whatever it is.
+    pub(crate) async fn greeting(address: SocketAddr) -> std::io::Result<String> {
+        let stream = TcpStream::connect(address).await?;
+        Self { stream: BufReader::with_capacity(1024, stream) }.reply().await
+    }
+
     /// Sends one letter to one recipient; the answer to its end.
     pub(crate) async fn send(&mut self, letter: &Letter) -> std::io::Result<String> {
         self.hand_over(letter, "ann@user.test").await?;
