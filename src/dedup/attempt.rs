@@ -11,7 +11,7 @@ use crate::message::Rendition;
 use crate::smtp::envelope::Envelope;
 use crate::smtp::reply::Reply;
 use crate::store::record::recipient_mark;
-use crate::store::{Outcome, Record, Settlement, State, StoreFault};
+use crate::store::{Outcome, Record, Settlement, StoreFault};
 use crate::upstream::{Completion, Prepared, Transaction, UpstreamFault};
 
 use super::held::{HeldClaim, HeldClaims};
@@ -83,14 +83,21 @@ impl Attempt<'_> {
         let started = Instant::now();
         let (targets, spared) = self.targets(held.claims());
         let resent =
-            held.claims().iter().find_map(|held| held.previous.as_deref().filter(|r| in_doubt(r))).cloned();
+            held.claims().iter().filter_map(HeldClaim::earlier).find(|record| record.was_in_doubt()).cloned();
+        if targets.is_empty() {
+            // Whoever this message is for has it. That says nothing of the
+            // others that the record is about.
+            held.release().await;
+            return spared;
+        }
         let Transmission { sent, upstream } = self.transmit(&targets, resent.as_ref(), Some(&mut held)).await;
         let upstream_ms = Some(millis(started));
 
         let mut fates = spared;
         let mut settlements = Vec::new();
         let sent: Vec<(usize, Sent)> = targets.into_iter().zip(sent).collect();
-        for HeldClaim { claim, previous } in held.claims() {
+        for one in held.claims() {
+            let HeldClaim { claim, previous } = one;
             let ours = sent.iter().filter(|(index, _)| claim.recipients.contains(index));
             for (index, sent) in ours.clone() {
                 let mut fate =
@@ -107,7 +114,7 @@ impl Attempt<'_> {
                 id: claim.slot.id,
                 outcome: overall(&ours),
                 upstream: upstream.clone(),
-                delivered: delivered(&ours, previous.as_deref()),
+                delivered: delivered(&ours, one.earlier()),
             });
         }
         held.settle(self.heart.now(), settlements).await;
@@ -120,8 +127,9 @@ impl Attempt<'_> {
     fn targets(&self, held: &[HeldClaim]) -> (Vec<usize>, Vec<Fate>) {
         let mut targets = Vec::new();
         let mut spared = Vec::new();
-        for HeldClaim { claim, previous } in held {
-            let has_it: &[u64] = previous.as_ref().map_or(&[], |record| &record.delivered);
+        for one in held {
+            let claim = &one.claim;
+            let has_it: &[u64] = one.earlier().map_or(&[], |record| &record.delivered);
             for &index in &claim.recipients {
                 if has_it.contains(&self.mark(index)) {
                     let reply = Reply::new(250, "2.0.0 sent to this recipient earlier");
@@ -234,10 +242,6 @@ impl Message {
 fn unsent(fault: &UpstreamFault) -> Sent {
     tracing::warn!(%fault, "the upstream did not take a message");
     Sent::by(Outcome::of_reply(fault.reply()))
-}
-
-fn in_doubt(record: &Record) -> bool {
-    matches!(record.state, State::Settled(Outcome::InDoubt(_)))
 }
 
 /// The outcome of a claim that covers several recipients: the one that asks

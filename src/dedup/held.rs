@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::clock::{Clock, Timestamp};
-use crate::config::InDoubt;
+use crate::config::{InDoubt, OnConflict};
 use crate::smtp::reply::Reply;
 use crate::store::{ClaimId, Durability, Outcome, Record, Settlement, Slot, Store, StoreFault, Token};
 
@@ -31,6 +31,17 @@ pub struct HeldClaim {
     pub claim: Claim,
     /// The record that it replaces.
     pub previous: Option<Box<Record>>,
+}
+
+impl HeldClaim {
+    /// What was known of this e-mail before. Another text under the same key
+    /// is another e-mail, unless it is suppressed as a duplicate.
+    pub fn earlier(&self) -> Option<&Record> {
+        let Slot { fingerprint, on_conflict, .. } = &self.claim.slot;
+        let same =
+            |record: &&Record| record.fingerprint == *fingerprint || *on_conflict == OnConflict::Suppress;
+        self.previous.as_deref().filter(same)
+    }
 }
 
 /// The claims of one attempt. Ends with [`HeldClaims::settle`] or
@@ -141,17 +152,36 @@ impl Ledger {
         settlements: &[Settlement],
         durability: Durability,
     ) -> Result<(), StoreFault> {
-        let written = self.store.settle(self.token, at, settlements.to_vec(), durability).await;
-        for settlement in settlements {
-            self.flights.land(settlement.id, Landing { outcome: settlement.outcome.clone(), at });
-        }
-        match written {
-            Err(StoreFault::Fenced) => {
-                tracing::warn!("a claim was taken over by a newer attempt; its own outcome will stand");
-                Ok(())
-            }
+        let written = match self.store.settle(self.token, at, settlements.to_vec(), durability).await {
+            Err(StoreFault::Fenced) => self.write_what_is_ours(at, settlements, durability).await,
             written => written,
+        };
+        for settlement in settlements {
+            let landing = Landing { outcome: settlement.outcome.clone(), at };
+            self.flights.land(settlement.id, self.token, landing);
         }
+        written
+    }
+
+    /// One claim that was lost fences all that are settled with it; the others
+    /// still need their outcome.
+    async fn write_what_is_ours(
+        &self,
+        at: Timestamp,
+        settlements: &[Settlement],
+        durability: Durability,
+    ) -> Result<(), StoreFault> {
+        tracing::warn!("a claim was taken over by a newer attempt; its own outcome will stand");
+        let mut written = Ok(());
+        if settlements.len() > 1 {
+            for settlement in settlements {
+                match self.store.settle(self.token, at, vec![settlement.clone()], durability).await {
+                    Ok(()) | Err(StoreFault::Fenced) => {}
+                    Err(fault) => written = Err(fault),
+                }
+            }
+        }
+        written
     }
 
     async fn write_until_done(&self, at: Timestamp, settlements: Vec<Settlement>, durability: Durability) {
@@ -171,7 +201,7 @@ impl Ledger {
             tracing::warn!(%fault, "claims could not be released; their lease will run out");
         }
         for id in ids {
-            self.flights.give_up(id);
+            self.flights.give_up(id, self.token);
         }
     }
 

@@ -163,11 +163,11 @@ impl Spool {
         if self.file.is_some() && !self.memory.is_empty() {
             self.spill().await?;
         }
+        self.share.resize(self.memory.capacity() as u64)?;
         let bytes = Bytes::from(std::mem::take(&mut self.memory));
         let Some(FileTail { file, len }) = self.file.take() else {
             return Ok(Content { kept: Kept::Memory(bytes), _share: Arc::new(self.share) });
         };
-        self.share.resize(0)?;
         let reader = file.clone();
         let head = tokio::task::spawn_blocking(move || read(&reader, len.min(MAX_SECTION as u64 + 2)));
         let head = head.await.map_err(io::Error::other).flatten().map_err(NoRoom::File)?;
@@ -288,6 +288,20 @@ mod tests {
             sent.extend_from_slice(block);
         }
         assert_eq!(sent, &block.repeat(100)[5..]);
+    }
+
+    #[tokio::test]
+    async fn a_message_that_came_in_one_piece_is_accounted_for() {
+        let budget = Budget::new(1000);
+        let mut spool = Spool::new(budget.clone(), 2000);
+        spool.buffer().extend_from_slice(&[b'a'; 600]);
+        let content = spool.finish().await.unwrap();
+        assert!(budget.used() >= 600);
+        let mut second = Spool::new(budget.clone(), 2000);
+        second.buffer().extend_from_slice(&[b'a'; 600]);
+        assert!(matches!(second.finish().await, Err(NoRoom::Memory)));
+        drop(content);
+        assert_eq!(budget.used(), 0);
     }
 
     #[tokio::test]

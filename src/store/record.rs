@@ -89,6 +89,16 @@ pub enum Outcome {
     InDoubt(Reply),
 }
 
+impl State {
+    /// Who holds the claim, while it is in flight.
+    pub fn holder(&self) -> Option<Token> {
+        match self {
+            State::Pending { holder, .. } | State::Committing { holder } => Some(*holder),
+            State::Settled(_) => None,
+        }
+    }
+}
+
 impl Outcome {
     /// The outcome that a definite reply of the upstream means.
     pub fn of_reply(reply: Reply) -> Self {
@@ -166,6 +176,16 @@ pub struct Record {
     pub expires: Timestamp,
     /// With one claim for a whole message, marks of the recipients who have it.
     pub delivered: Vec<u64>,
+}
+
+impl Record {
+    /// Whether an attempt went in doubt: the last one, or an earlier one after
+    /// which the upstream put the next off. Known by the stable word in the
+    /// reply.
+    pub fn was_in_doubt(&self) -> bool {
+        matches!(self.state, State::Settled(Outcome::InDoubt(_)))
+            || self.attempts.iter().any(|attempt| attempt.reply.contains("[IN-DOUBT]"))
+    }
 }
 
 /// A short stand-in for a recipient in [`Record::delivered`].

@@ -31,6 +31,8 @@ pub(crate) enum Answer {
     Reply(&'static str),
     /// Takes it, and closes the connection without a word.
     AcceptAndDrop,
+    /// Takes it, tells the owner, and answers only when told to.
+    AcceptWhen(Arc<Notify>),
 }
 
 /// When the owner wants to be told.
@@ -50,6 +52,8 @@ struct Shared {
     script: Mutex<VecDeque<Answer>>,
     trigger: Mutex<Option<Trigger>>,
     fired: Notify,
+    /// The recipient that it defers, in upper case.
+    busy: Mutex<Option<&'static str>>,
     connections: AtomicU64,
 }
 
@@ -78,6 +82,11 @@ impl Upstream {
     /// Answers the next messages so, one after the other.
     pub(crate) fn script(&self, answers: impl IntoIterator<Item = Answer>) {
         self.shared.script.lock().unwrap().extend(answers);
+    }
+
+    /// Defers this recipient from now on; `None` defers nobody.
+    pub(crate) fn defer(&self, recipient: Option<&'static str>) {
+        *self.shared.busy.lock().unwrap() = recipient;
     }
 
     /// All that was accepted so far, in order.
@@ -159,6 +168,7 @@ async fn talk(stream: TcpStream, shared: Arc<Shared>, chunking: bool) -> std::io
                 }
             }
             "QUIT" => return stream.write_all(b"221 bye\r\n").await,
+            "RCPT" if shared.is_busy(&command) => stream.write_all(b"450 4.2.0 busy\r\n").await?,
             "MAIL" | "RCPT" | "RSET" => stream.write_all(b"250 2.0.0 ok\r\n").await?,
             _ => panic!("unexpected command: {command}"),
         }
@@ -218,7 +228,9 @@ async fn conclude(
     let mail = message.finish();
     let reply = format!("250 2.0.0 took {}\r\n", mail.key);
     let hold = shared.note(mail);
-    if answer.is_some() {
+    if let Some(Answer::AcceptWhen(told)) = &answer {
+        told.notified().await;
+    } else if answer.is_some() {
         return Err(std::io::ErrorKind::ConnectionAborted.into());
     }
     if hold {
@@ -244,6 +256,11 @@ impl Shared {
         *trigger = None;
         self.fired.notify_one();
         hold
+    }
+
+    fn is_busy(&self, command: &str) -> bool {
+        let busy = *self.busy.lock().unwrap();
+        busy.is_some_and(|busy| command.contains(&busy.to_ascii_uppercase()))
     }
 
     fn count_octets(&self, octets: u64) {

@@ -48,7 +48,7 @@ pub(super) fn begin(
     let Some(previous) = previous else { return fresh };
     // Under Suppress another rendering is the same e-mail: who has it, has it.
     let same = previous.fingerprint == slot.fingerprint || slot.on_conflict == OnConflict::Suppress;
-    let keep_names = same && previous.message_id.is_some() && was_in_doubt(previous);
+    let keep_names = same && previous.message_id.is_some() && previous.was_in_doubt();
     let (message_id, date) = if keep_names {
         (previous.message_id.clone(), previous.date.clone())
     } else {
@@ -93,12 +93,4 @@ fn fresh(slot: &Slot, token: Token, at: Timestamp, lease_until: Timestamp) -> Re
         expires: at.plus(slot.window),
         delivered: Vec::new(),
     }
-}
-
-/// Whether an attempt of this record went in doubt: the last one, or an
-/// earlier one after which the upstream put the next off. Known by the stable
-/// word in the reply.
-fn was_in_doubt(record: &Record) -> bool {
-    matches!(record.state, State::Settled(Outcome::InDoubt(_)))
-        || record.attempts.iter().any(|attempt| attempt.reply.contains("[IN-DOUBT]"))
 }
