@@ -91,14 +91,15 @@ async fn large_messages_stay_within_the_budget() {
     proxy.stop().await;
 }
 
-/// 64 KiB of text lines.
+/// 64 KiB of lines that pass for text and for base64.
 fn lines() -> Vec<u8> {
-    let line = |number: usize| format!("{number:05} {}\r\n", "the quick brown fox jumps over it. ".repeat(2));
+    let line =
+        |number: usize| format!("{number:06}{}\r\n", "Thequickbrownfox+jumps/over1dog4me".repeat(2) + "aZ");
     let text: String = (0..64 * 1024 / line(0).len()).map(line).collect();
     text.into_bytes()
 }
 
-/// Sends one message of `blocks` blocks, no faster than it is taken; answers
+/// Sends one message of `blocks` blocks, every second one an attachment, no faster than it is taken; answers
 /// the SHA-256 of its body.
 async fn send(
     proxy: std::net::SocketAddr,
@@ -108,12 +109,17 @@ async fn send(
 ) -> (usize, [u8; 32]) {
     let mut client = Client::connect(proxy).await.unwrap();
     client.envelope(&["ann@user.test"]).await.unwrap();
+    let (media, encoding) = if number.is_multiple_of(2) {
+        ("text/plain", "7bit")
+    } else {
+        ("application/octet-stream", "base64")
+    };
     let head = format!(
-        "From: app@app.test\r\nSubject: large\r\nMessage-ID: <{number}@app.test>\r\n\
+        "Content-Type: {media}\r\nContent-Transfer-Encoding: {encoding}\r\nFrom: app@app.test\r\nSubject: large\r\nMessage-ID: <{number}@app.test>\r\n\
          Date: Sat, 21 Nov 2026 08:15:00 +0000\r\nX-Idempotency-Key: large-{number}\r\n\r\n"
     );
     client.write(head.as_bytes()).await.unwrap();
-    let own = format!("message {number}\r\n");
+    let own = format!("{number:076}\r\n");
     let mut sum = Sha256::new();
     for part in std::iter::once(own.as_bytes()).chain((0..blocks).map(|_| block.as_slice())) {
         sum.update(part);

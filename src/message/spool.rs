@@ -187,8 +187,8 @@ impl Spool {
 
 fn read(file: &std::fs::File, len: u64) -> io::Result<Vec<u8>> {
     let len = usize::try_from(len).map_err(io::Error::other)?;
-    let mut bytes = Vec::with_capacity(if len > SMALL { len.max(MAPPED) } else { len });
-    bytes.resize(len, 0);
+    let mut bytes = vec![0; if len > SMALL { len.max(MAPPED) } else { len }];
+    bytes.truncate(len);
     file.read_exact_at(&mut bytes, 0)?;
     Ok(bytes)
 }
