@@ -15,13 +15,7 @@ use super::{Message, Services, Source};
 /// key under its upstream name, and for a resend the first attempt's
 /// Message-ID and Date, so that mailboxes that collapse equal Message-IDs show
 /// one copy.
-pub fn edits(
-    services: &Services,
-    message: &Message,
-    key: Option<&Key>,
-    resent: Option<&Record>,
-    at: Timestamp,
-) -> Edits {
+pub fn edits(services: &Services, message: &Message, key: Option<&Key>, resent: Option<&Record>, at: Timestamp) -> Edits {
     let mut edits = Edits::default();
     if services.received_header {
         edits.prepend.push_str(&received(&services.hostname, &message.source, &message.envelope, at));
@@ -71,8 +65,7 @@ fn harmless(name: &str) -> String {
 }
 
 fn is_plain(path: &Path) -> bool {
-    path.as_str().len() <= 254
-        && path.as_str().bytes().all(|b| b.is_ascii_graphic() && !b"()<>;\"\\".contains(&b))
+    path.as_str().len() <= 254 && path.as_str().bytes().all(|b| b.is_ascii_graphic() && !b"()<>;\"\\".contains(&b))
 }
 
 #[cfg(test)]
@@ -90,8 +83,7 @@ mod tests {
             name: ClientName { name: name.into(), extended: true },
         };
         let recipients = recipients.iter().map(|r| Recipient::new(Path::parse(r).unwrap())).collect();
-        let envelope =
-            Envelope { reverse_path: Path::Null, parameters: MailParameters::default(), recipients };
+        let envelope = Envelope { reverse_path: Path::Null, parameters: MailParameters::default(), recipients };
         received("relay.example", &source, &envelope, Timestamp::from_millis(1_795_248_900_000))
     }
 
