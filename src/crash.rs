@@ -3,6 +3,16 @@
 //! With the feature `crash-points`, `MAILONCE_CRASH_AT=after-commit` ends the
 //! process at that step as SIGKILL would; `after-commit:3` at its third time.
 //! Without the feature there is nothing here.
+//!
+//! The steps, in the order of a message's life:
+//!
+//! | step | what has happened by then |
+//! |---|---|
+//! | `after-claim` | the store has answered the claim; nothing went upstream |
+//! | `after-body` | the upstream has everything but the last octets |
+//! | `after-commit` | the commit point is on stable storage, the last octets are not sent |
+//! | `after-dot` | the last octets were handed to the socket; no reply was read |
+//! | `after-outcome` | the outcome is in the store; the client has not heard it |
 
 /// Ends the process if this is the step that the environment names.
 #[cfg(not(feature = "crash-points"))]

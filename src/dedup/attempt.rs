@@ -83,6 +83,12 @@ impl Attempt<'_> {
         }
         let started = Instant::now();
         let (targets, spared) = self.targets(held.claims());
+        if targets.is_empty() {
+            // Whoever this message is for has it. That says nothing of the
+            // others that the record is about.
+            held.release().await;
+            return spared;
+        }
         let names = held.claims().iter().find_map(HeldClaim::names);
         let Transmission { sent, upstream } = self.transmit(&targets, names, Some(&mut held)).await;
         let upstream_ms = Some(millis(started));
@@ -90,7 +96,8 @@ impl Attempt<'_> {
         let mut fates = spared;
         let mut settlements = Vec::new();
         let sent: Vec<(usize, Sent)> = targets.into_iter().zip(sent).collect();
-        for HeldClaim { claim, previous } in held.claims() {
+        for one in held.claims() {
+            let HeldClaim { claim, previous } = one;
             let ours = sent.iter().filter(|(index, _)| claim.recipients.contains(index));
             for (index, sent) in ours.clone() {
                 let mut fate =
@@ -107,7 +114,7 @@ impl Attempt<'_> {
                 id: claim.slot.id,
                 outcome: overall(&ours),
                 upstream: upstream.clone(),
-                delivered: delivered(&ours, previous.as_deref()),
+                delivered: delivered(&ours, one.earlier()),
             });
         }
         held.settle(self.heart.now(), settlements).await;
@@ -120,8 +127,9 @@ impl Attempt<'_> {
     fn targets(&self, held: &[HeldClaim]) -> (Vec<usize>, Vec<Fate>) {
         let mut targets = Vec::new();
         let mut spared = Vec::new();
-        for HeldClaim { claim, previous } in held {
-            let has_it: &[u64] = previous.as_ref().map_or(&[], |record| &record.delivered);
+        for one in held {
+            let claim = &one.claim;
+            let has_it: &[u64] = one.earlier().map_or(&[], |record| &record.delivered);
             for &index in &claim.recipients {
                 if has_it.contains(&self.mark(index)) {
                     let reply = Reply::new(250, "2.0.0 sent to this recipient earlier");

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::watch;
 
 use crate::clock::Timestamp;
-use crate::store::{ClaimId, Outcome};
+use crate::store::{ClaimId, Outcome, Token};
 
 /// How a flight ended, for those who waited.
 #[derive(Clone, Debug)]
@@ -18,7 +18,11 @@ pub struct Landing {
     pub at: Timestamp,
 }
 
-type Waiting = HashMap<ClaimId, watch::Sender<Option<Landing>>>;
+/// One attempt at one claim. A claim that was taken over is two flights: the
+/// outcome of the one says nothing of the other, whose text may differ.
+type Flight = (ClaimId, Token);
+
+type Waiting = HashMap<Flight, watch::Sender<Option<Landing>>>;
 
 /// The flights that somebody waits for. Flights that nobody waits for cost
 /// nothing here.
@@ -26,25 +30,26 @@ type Waiting = HashMap<ClaimId, watch::Sender<Option<Landing>>>;
 pub struct Flights(Mutex<Waiting>);
 
 impl Flights {
-    /// Waits for the next landing of `id`. Subscribe first, then look at the
+    /// Waits for the landing of `id` in the hands of `holder`. Subscribe first, then look at the
     /// record: a flight that lands in between is then seen by one or the other.
-    pub fn subscribe(self: &Arc<Self>, id: ClaimId) -> Subscription {
-        let landing = self.lock().entry(id).or_insert_with(|| watch::channel(None).0).subscribe();
-        Subscription { flights: self.clone(), id, landing }
+    pub fn subscribe(self: &Arc<Self>, id: ClaimId, holder: Token) -> Subscription {
+        let flight = (id, holder);
+        let landing = self.lock().entry(flight).or_insert_with(|| watch::channel(None).0).subscribe();
+        Subscription { flights: self.clone(), flight, landing }
     }
 
-    /// Tells everyone who waits for `id`. The outcome must be visible in the
+    /// Tells everyone who waits for this flight. The outcome must be visible in the
     /// store before.
-    pub fn land(&self, id: ClaimId, landing: Landing) {
-        if let Some(sender) = self.lock().remove(&id) {
+    pub fn land(&self, id: ClaimId, holder: Token, landing: Landing) {
+        if let Some(sender) = self.lock().remove(&(id, holder)) {
             sender.send_replace(Some(landing));
         }
     }
 
-    /// Wakes everyone who waits for `id` without an outcome: the flight was
+    /// Wakes everyone who waits for this flight without an outcome: it was
     /// given up.
-    pub fn give_up(&self, id: ClaimId) {
-        self.lock().remove(&id);
+    pub fn give_up(&self, id: ClaimId, holder: Token) {
+        self.lock().remove(&(id, holder));
     }
 
     /// How many flights are waited for.
@@ -66,7 +71,7 @@ impl Flights {
 #[derive(Debug)]
 pub struct Subscription {
     flights: Arc<Flights>,
-    id: ClaimId,
+    flight: Flight,
     landing: watch::Receiver<Option<Landing>>,
 }
 
@@ -83,8 +88,8 @@ impl Drop for Subscription {
         let mut waiting = self.flights.lock();
         // Where the flight has landed, the entry is gone or a newer flight's.
         let ours = self.landing.has_changed().is_ok_and(|landed| !landed);
-        if ours && waiting.get(&self.id).is_some_and(|sender| sender.receiver_count() == 1) {
-            waiting.remove(&self.id);
+        if ours && waiting.get(&self.flight).is_some_and(|sender| sender.receiver_count() == 1) {
+            waiting.remove(&self.flight);
         }
     }
 }
@@ -95,6 +100,8 @@ mod tests {
     use crate::smtp::reply::Reply;
 
     const ID: ClaimId = ClaimId([7; 32]);
+    const HOLDER: Token = Token { owner: 1, attempt: 1 };
+    const NEXT: Token = Token { owner: 1, attempt: 2 };
 
     fn landing() -> Landing {
         Landing { outcome: Outcome::Accepted(Reply::new(250, "2.0.0 ok")), at: Timestamp::default() }
@@ -103,8 +110,8 @@ mod tests {
     #[tokio::test]
     async fn everyone_who_waits_is_told() {
         let flights = Arc::new(Flights::default());
-        let mut waiting: Vec<_> = (0..3).map(|_| flights.subscribe(ID)).collect();
-        flights.land(ID, landing());
+        let mut waiting: Vec<_> = (0..3).map(|_| flights.subscribe(ID, HOLDER)).collect();
+        flights.land(ID, HOLDER, landing());
         for subscription in &mut waiting {
             assert_eq!(subscription.landed().await.unwrap().outcome, landing().outcome);
         }
@@ -114,19 +121,29 @@ mod tests {
     #[tokio::test]
     async fn a_flight_given_up_wakes_without_an_outcome() {
         let flights = Arc::new(Flights::default());
-        let mut waiting = flights.subscribe(ID);
-        flights.give_up(ID);
+        let mut waiting = flights.subscribe(ID, HOLDER);
+        flights.give_up(ID, HOLDER);
         assert!(waiting.landed().await.is_none());
+    }
+
+    #[tokio::test]
+    async fn the_landing_of_an_old_holder_is_not_the_new_ones() {
+        let flights = Arc::new(Flights::default());
+        let (mut old, mut new) = (flights.subscribe(ID, HOLDER), flights.subscribe(ID, NEXT));
+        flights.land(ID, HOLDER, landing());
+        assert!(old.landed().await.is_some());
+        flights.give_up(ID, NEXT);
+        assert!(new.landed().await.is_none());
     }
 
     #[test]
     fn the_last_to_leave_takes_the_entry_along() {
         let flights = Arc::new(Flights::default());
-        let (one, two) = (flights.subscribe(ID), flights.subscribe(ID));
+        let (one, two) = (flights.subscribe(ID, HOLDER), flights.subscribe(ID, HOLDER));
         drop(one);
         assert_eq!(flights.len(), 1);
-        flights.give_up(ID);
-        let later = flights.subscribe(ID);
+        flights.give_up(ID, HOLDER);
+        let later = flights.subscribe(ID, HOLDER);
         drop(two);
         assert_eq!(flights.len(), 1, "an old subscription leaves the new flight's entry alone");
         drop(later);

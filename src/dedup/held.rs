@@ -40,6 +40,12 @@ impl HeldClaim {
         let (message_id, date) = self.previous.as_ref()?.names_for(&self.claim.slot)?;
         Some(Names { message_id: message_id.to_owned(), date: date.map(str::to_owned) })
     }
+
+    /// What was known of this e-mail before; another text under the same key is
+    /// another e-mail.
+    pub fn earlier(&self) -> Option<&Record> {
+        self.previous.as_deref().filter(|record| self.claim.slot.is_same_mail(record))
+    }
 }
 
 /// The claims of one attempt. Ends with [`HeldClaims::settle`] or
@@ -150,17 +156,18 @@ impl Ledger {
         settlements: &[Settlement],
         durability: Durability,
     ) -> Result<(), StoreFault> {
-        let written = self.store.settle(self.token, at, settlements.to_vec(), durability).await;
-        for settlement in settlements {
-            self.flights.land(settlement.id, Landing { outcome: settlement.outcome.clone(), at });
-        }
-        match written {
+        let written = match self.store.settle(self.token, at, settlements.to_vec(), durability).await {
             Err(StoreFault::Fenced) => {
                 tracing::warn!("a claim was taken over by a newer attempt; its own outcome will stand");
                 Ok(())
             }
             written => written,
+        };
+        for settlement in settlements {
+            let landing = Landing { outcome: settlement.outcome.clone(), at };
+            self.flights.land(settlement.id, self.token, landing);
         }
+        written
     }
 
     async fn write_until_done(&self, at: Timestamp, settlements: Vec<Settlement>, durability: Durability) {
@@ -180,7 +187,7 @@ impl Ledger {
             tracing::warn!(%fault, "claims could not be released; their lease will run out");
         }
         for id in ids {
-            self.flights.give_up(id);
+            self.flights.give_up(id, self.token);
         }
     }
 

@@ -349,7 +349,8 @@ impl Heart {
     }
 
     /// Waits for the flight of `record` and takes its outcome, whatever it is:
-    /// a refusing or throttling upstream is not asked a second time.
+    /// a refusing or throttling upstream is not asked a second time. Where a
+    /// newer attempt at the same e-mail has begun meanwhile, waits for that.
     async fn wait(
         &self,
         dedup: &config::Dedup,
@@ -357,24 +358,29 @@ impl Heart {
         conflict: bool,
         deadline: Instant,
     ) -> Verdict {
-        let mut flight = self.flights.subscribe(record.id);
-        let verdict = |landing: &Landing| Verdict::of_landing(dedup, landing, conflict);
-        match self.store.get(record.id, self.now()).await {
-            Err(fault) => {
-                tracing::warn!(%fault, "a record can't be read");
-                return Verdict::fresh(DecisionOutcome::StoreFailure, store_reply());
-            }
-            Ok(Some(now)) => {
-                if let Some(landing) = landing_of(&now) {
-                    return verdict(&landing);
+        let mut holder = record.state.holder();
+        while let Some(expected) = holder {
+            let mut flight = self.flights.subscribe(record.id, expected);
+            let now = match self.store.get(record.id, self.now()).await {
+                // Taken over by another text: its outcome says nothing of ours.
+                Ok(now) => now.filter(|now| now.fingerprint == record.fingerprint),
+                Err(fault) => {
+                    tracing::warn!(%fault, "a record can't be read");
+                    return Verdict::fresh(DecisionOutcome::StoreFailure, store_reply());
                 }
+            };
+            let Some(now) = now else { break };
+            if let Some(landing) = landing_of(&now) {
+                return Verdict::of_landing(dedup, &landing, conflict);
             }
-            Ok(None) => return Verdict::still_in_flight(),
+            holder = now.state.holder();
+            if holder == Some(expected) {
+                let landing = timeout_at(deadline, flight.landed()).await.ok().flatten();
+                let landed = |landing| Verdict::of_landing(dedup, &landing, conflict);
+                return landing.map_or_else(Verdict::still_in_flight, landed);
+            }
         }
-        match timeout_at(deadline, flight.landed()).await {
-            Ok(Some(landing)) => verdict(&landing),
-            Ok(None) | Err(_) => Verdict::still_in_flight(),
-        }
+        Verdict::still_in_flight()
     }
 
     /// One line for each recipient.

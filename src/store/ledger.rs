@@ -202,13 +202,15 @@ impl<B: Backend> Ledger<B> {
         at: Timestamp,
         settlements: &[Settlement],
     ) -> Result<(), StoreFault> {
-        let mut held = Vec::with_capacity(settlements.len());
+        let mut fenced = false;
         for settlement in settlements {
-            if !self.already_settled(token, settlement)? {
-                held.push((self.held(&settlement.id, token)?, settlement));
+            if self.already_settled(token, settlement)? {
+                continue;
             }
-        }
-        for (Held { mut record, stale }, settlement) in held {
+            let Ok(Held { mut record, stale }) = self.held(&settlement.id, token) else {
+                fenced = true;
+                continue;
+            };
             let committed = matches!(record.state, State::Committing { .. });
             record.upstream.clone_from(&settlement.upstream);
             for mark in &settlement.delivered {
@@ -221,7 +223,7 @@ impl<B: Backend> Ledger<B> {
             self.held.remove(&record.id);
             self.settled.remember(record.id, token);
         }
-        Ok(())
+        if fenced { Err(StoreFault::Fenced) } else { Ok(()) }
     }
 
     fn already_settled(&self, token: Token, settlement: &Settlement) -> Result<bool, StoreFault> {

@@ -185,8 +185,9 @@ pub trait Store: Send + Sync + 'static {
     /// holds all of them.
     async fn commit(&self, token: Token, ids: Vec<ClaimId>, at: Timestamp) -> Result<(), StoreFault>;
 
-    /// Ends claims with their outcomes. [`StoreFault::Fenced`], and nothing
-    /// written, unless the token holds all of them.
+    /// Ends claims with their outcomes, each on its own merits. Those that the
+    /// token does not hold any more are left alone, and the answer is then
+    /// [`StoreFault::Fenced`].
     async fn settle(
         &self,
         token: Token,

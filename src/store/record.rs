@@ -89,6 +89,16 @@ pub enum Outcome {
     InDoubt(Reply),
 }
 
+impl State {
+    /// Who holds the claim, while it is in flight.
+    pub fn holder(&self) -> Option<Token> {
+        match self {
+            State::Pending { holder, .. } | State::Committing { holder } => Some(*holder),
+            State::Settled(_) => None,
+        }
+    }
+}
+
 impl Outcome {
     /// The outcome that a definite reply of the upstream means.
     pub fn of_reply(reply: Reply) -> Self {

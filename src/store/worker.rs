@@ -93,12 +93,17 @@ impl Worker {
         request: impl FnOnce(Answer<T>) -> Request,
     ) -> Result<T, StoreFault> {
         self.poison.check()?;
-        let (answer, result) = oneshot::channel();
+        let (answer, mut result) = oneshot::channel();
         self.requests.send(request(answer)).map_err(|_| self.gone())?;
-        match tokio::time::timeout(self.deadline, result).await {
+        match tokio::time::timeout(self.deadline, &mut result).await {
             Ok(Ok(result)) => result,
             Ok(Err(_)) => Err(self.gone()),
-            Err(_) => Err(StoreFault::Stalled { operation }),
+            Err(_) => {
+                // From here on the writer knows that nobody listens. A claim
+                // that was answered before must not be forgotten.
+                result.close();
+                result.try_recv().unwrap_or(Err(StoreFault::Stalled { operation }))
+            }
         }
     }
 

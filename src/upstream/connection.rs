@@ -17,6 +17,7 @@ use tokio::time::{Instant, timeout};
 
 use super::fault::{At, Phase, UpstreamFault};
 use crate::config::UpstreamTimeouts;
+use crate::crash;
 use crate::smtp::client::{Client, Due, ProtocolFault};
 use crate::smtp::reply::Reply;
 
@@ -240,6 +241,7 @@ impl<S: Stream> Connection<S> {
             Err(fault) if count == 0 => return Err(Incomplete::Unsent(fault)),
             Err(fault) => return Err(Incomplete::InDoubt(fault)),
         }
+        crash::point("after-dot");
         let left = deadline.saturating_duration_since(Instant::now());
         self.reply(left).await.map(|(_, reply)| reply).map_err(Incomplete::InDoubt)
     }

@@ -54,7 +54,7 @@ macro_rules! contract_suite {
             life::lists_come_in_pages,
             policy::a_lapsed_lease_is_taken_over_and_fenced,
             policy::a_commit_outlives_its_lease,
-            policy::one_lost_claim_fences_the_whole_call,
+            policy::one_lost_claim_fences_a_commit_but_not_the_outcome_of_the_others,
             policy::a_token_that_never_claimed_is_fenced,
             policy::conflicts_follow_the_slot,
             policy::a_conflict_in_flight_can_be_taken_over,

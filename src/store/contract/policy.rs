@@ -41,7 +41,7 @@ pub(crate) async fn a_commit_outlives_its_lease(engine: &dyn Engine) {
     store.close().await.unwrap();
 }
 
-pub(crate) async fn one_lost_claim_fences_the_whole_call(engine: &dyn Engine) {
+pub(crate) async fn one_lost_claim_fences_a_commit_but_not_the_outcome_of_the_others(engine: &dyn Engine) {
     let (store, _) = engine.open(at(0)).await;
     store.claim(request(1, at(0), vec![slot(1), slot(2)])).await.unwrap();
     assert!(is_new(&claim(&*store, 2, at(99), slot(2)).await));
@@ -52,8 +52,9 @@ pub(crate) async fn one_lost_claim_fences_the_whole_call(engine: &dyn Engine) {
     let both = vec![settlement(1, deferred()), settlement(2, deferred())];
     assert_eq!(store.settle(token(1), at(99), both, Durability::Now).await, Err(StoreFault::Fenced));
     let record = store.get(id(1), at(99)).await.unwrap().unwrap();
-    assert!(matches!(record.state, State::Pending { .. }));
-    store.commit(token(1), vec![id(1)], at(99)).await.unwrap();
+    assert_eq!(record.state, State::Settled(deferred()));
+    let record = store.get(id(2), at(99)).await.unwrap().unwrap();
+    assert!(matches!(record.state, State::Pending { holder, .. } if holder == token(2)));
     store.close().await.unwrap();
 }
 
