@@ -47,7 +47,7 @@ impl Running {
 
     /// The state of the only record, from the store itself.
     fn states(&self) -> Vec<String> {
-        let query = mailonce::store::Query { limit: 10, ..Default::default() };
+        let query = mailonce::store::Query { scan: 10, ..Default::default() };
         let now = mailonce::clock::Clock::now(&mailonce::clock::SystemClock);
         let (records, _) = self.runtime.block_on(self.store.list(query, now)).unwrap();
         records

@@ -331,9 +331,12 @@ impl Shared {
     }
 
     fn end_of_data(&self, stream: &TcpStream, got: Got) -> io::Result<String> {
-        let number = self.state.lock().messages.len() + 1;
-        let keep = || self.state.change(|state| state.messages.push(got));
-        let accepted = format!("250 2.0.0 queued as {number}");
+        let keep = || {
+            self.state.change(|state| {
+                state.messages.push(got);
+                state.messages.len()
+            })
+        };
         let what = match self.what(&At::Dot) {
             Some(Do::Wait(gate)) => pass(&gate),
             what => what,
@@ -350,10 +353,7 @@ impl Shared {
                 Err(io::ErrorKind::ConnectionAborted.into())
             }
             Some(Do::Drop) => Err(io::ErrorKind::ConnectionAborted.into()),
-            _ => {
-                keep();
-                say(stream, &accepted)
-            }
+            _ => say(stream, &format!("250 2.0.0 queued as {}", keep())),
         }
     }
 
