@@ -7,6 +7,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that can't go on ends")]
 
 pub mod client;
+pub mod got;
 pub mod mail;
 pub mod program;
 pub mod upstream;
@@ -65,7 +66,8 @@ pub fn until<T>(what: &str, mut attempt: impl FnMut() -> Option<T>) -> T {
             return value;
         }
         assert!(Instant::now() < deadline, "gave up waiting: {what}");
-        std::thread::yield_now();
+        // What is waited for here tells nobody; looking costs little.
+        std::thread::park_timeout(Duration::from_millis(2));
     }
 }
 

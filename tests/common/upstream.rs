@@ -9,6 +9,7 @@ use std::sync::Arc;
 use rustix::net::{AddressFamily, SocketType};
 
 use super::Watched;
+use super::got::{Got, path_of};
 
 /// A step of a session at which something can be asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -67,43 +68,6 @@ impl Gate {
     /// Closes the connection.
     pub fn close(&self) {
         self.0.change(|(_, then)| *then = Some(Then::Drop));
-    }
-}
-
-/// A message that was accepted.
-#[derive(Clone, Debug)]
-pub struct Got {
-    /// The whole MAIL command.
-    pub mail: String,
-    /// The whole RCPT commands that were accepted.
-    pub rcpt: Vec<String>,
-    pub content: Vec<u8>,
-}
-
-impl Got {
-    /// The recipients' addresses.
-    pub fn to(&self) -> Vec<String> {
-        self.rcpt.iter().map(|line| path_of(line)).collect()
-    }
-
-    pub fn text(&self) -> String {
-        String::from_utf8_lossy(&self.content).into_owned()
-    }
-
-    /// Whether there is such a field.
-    pub fn has(&self, field: &str) -> bool {
-        self.value(field).is_some()
-    }
-
-    /// The value of a field, still folded.
-    pub fn value(&self, field: &str) -> Option<String> {
-        let text = self.text();
-        let head = text.split("\r\n\r\n").next().unwrap().replace("\r\n ", " ").replace("\r\n\t", " ");
-        let find = |line: &str| {
-            let (name, value) = line.split_once(':')?;
-            name.eq_ignore_ascii_case(field).then(|| value.trim().to_owned())
-        };
-        head.split("\r\n").find_map(find)
     }
 }
 
@@ -417,10 +381,4 @@ fn read_dots(reader: &mut impl BufRead) -> io::Result<Vec<u8>> {
             line => content.extend_from_slice(line),
         }
     }
-}
-
-fn path_of(line: &str) -> String {
-    let start = line.find('<').map_or(0, |at| at + 1);
-    let end = line.rfind('>').unwrap_or(line.len());
-    line[start..end].to_owned()
 }
