@@ -1,5 +1,7 @@
 //! Running it: signals, reloads, the commands beside it.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that can't go on ends")]
+
 mod common;
 
 use std::io::{Read, Write};

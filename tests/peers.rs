@@ -3,6 +3,8 @@
 //! Debian puts them; a test whose program is missing fails and names the
 //! package. Postfix wants to be started by root.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that can't go on ends")]
+
 mod common;
 #[path = "peers/servers.rs"]
 mod servers;

@@ -2,6 +2,8 @@
 //! configuration says so, and no outcome is lost. In one process, for the
 //! faults are planned in the store itself.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that can't go on ends")]
+
 mod common;
 
 use std::net::SocketAddr;

@@ -159,6 +159,11 @@ impl Process {
         self.stderr.lock().lines.clone()
     }
 
+    /// All lines on standard output so far.
+    pub fn stdout(&self) -> Vec<String> {
+        self.stdout.lock().lines.clone()
+    }
+
     pub fn signal(&self, signal: Signal) {
         kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
