@@ -210,3 +210,32 @@ fn a_restart_forgets_nothing() {
     assert_eq!(proxy.send(&Mail::keyed("k")), "250 2.0.0 queued as 1");
     upstream.only();
 }
+
+#[test]
+fn a_conflict_that_counts_as_a_duplicate_waits_for_the_flight() {
+    let upstream = Upstream::start();
+    let proxy = Setup::new(upstream.address).dedup("on_conflict = \"suppress\"").start();
+    let gate = upstream.gate(At::Dot);
+    let (mut first, mut second) = (proxy.client(), proxy.client());
+    first.start(&Mail::keyed("k"));
+    gate.reached();
+    second.start(&other_content());
+    proxy.send(&Mail::keyed("other").to(&["else@b.test"]));
+    gate.say("550 5.7.1 unwanted");
+    assert_eq!((first.reply(), second.reply()), ("550 5.7.1 unwanted".into(), "550 5.7.1 unwanted".into()));
+}
+
+#[test]
+fn a_claim_taken_over_in_flight_keeps_the_newer_outcome() {
+    let upstream = Upstream::start();
+    let proxy = Setup::new(upstream.address).dedup("on_conflict = \"relay\"").start();
+    let gate = upstream.gate(At::Dot);
+    let mut first = proxy.client();
+    first.start(&Mail::keyed("k"));
+    gate.reached();
+    assert_eq!(proxy.send(&other_content()), "250 2.0.0 queued as 1");
+    gate.say("550 5.7.1 too late");
+    first.expect("550 5.7.1 too late");
+    assert_eq!(proxy.send(&other_content()), "250 2.0.0 queued as 1", "a slow holder overwrites nothing");
+    upstream.only();
+}
