@@ -134,7 +134,11 @@ impl Demo {
         let Self { proxy, sink, .. } = self;
         writeln!(out, "{SENDERS} clients -> mailonce on {proxy} -> a mail server on {sink}")?;
         writeln!(out, "all send the same e-mail at the same moment, with X-Idempotency-Key: {KEY}\n")?;
-        writeln!(out, "  arrived at the mail server: {} (over {} connection(s))", shown.delivered, shown.connections)?;
+        writeln!(
+            out,
+            "  arrived at the mail server: {} (over {} connection(s))",
+            shown.delivered, shown.connections
+        )?;
         for (answer, count) in &shown.answers {
             writeln!(out, "  {count:>2} clients heard:           {answer}")?;
         }
@@ -142,7 +146,10 @@ impl Demo {
         if shown.is_once() {
             writeln!(out, "\nSent once: 1 delivered, {others} answered with the reply to that one.")
         } else {
-            writeln!(out, "\nFAILED: exactly one should have arrived, and all should have heard the same 250.")
+            writeln!(
+                out,
+                "\nFAILED: exactly one should have arrived, and all should have heard the same 250."
+            )
         }
     }
 
@@ -151,7 +158,11 @@ impl Demo {
     ///
     /// # Errors
     /// When `out` can't be written.
-    pub async fn keep_running(&mut self, stop: &CancellationToken, out: &mut impl Write) -> std::io::Result<()> {
+    pub async fn keep_running(
+        &mut self,
+        stop: &CancellationToken,
+        out: &mut impl Write,
+    ) -> std::io::Result<()> {
         let port = self.proxy.port();
         writeln!(out, "\nStill running; stop it with Ctrl-C. To try it yourself, run this twice:\n")?;
         writeln!(

@@ -83,7 +83,8 @@ impl Server {
         doubts: &[Record],
     ) -> Result<Self, getrandom::Error> {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        let heart = Heart::new(store.clone(), Journal::new(config.log.redact), clock.clone(), getrandom::u64()?);
+        let heart =
+            Heart::new(store.clone(), Journal::new(config.log.redact), clock.clone(), getrandom::u64()?);
         for record in doubts {
             heart.found_in_doubt(record);
         }

@@ -26,7 +26,9 @@ pub fn run(args: CheckArgs) -> Result<(), CliFault> {
     super::print(&out)?;
     let upstream = Upstream::new(config.upstream, config.hostname);
     match runtime()?.block_on(upstream.probe()) {
-        Ok((address, offered)) => super::print(format!("{address}: answers, {}\n", said(&offered)).as_bytes()),
+        Ok((address, offered)) => {
+            super::print(format!("{address}: answers, {}\n", said(&offered)).as_bytes())
+        }
         Err(fault) => Err(CliFault::Failed(format!("the upstream does not answer: {fault}"))),
     }
 }

@@ -11,10 +11,11 @@ use crate::message::Rendition;
 use crate::smtp::envelope::Envelope;
 use crate::smtp::reply::Reply;
 use crate::store::record::recipient_mark;
-use crate::store::{Outcome, Record, Settlement, State, StoreFault};
+use crate::store::{Outcome, Record, Settlement, StoreFault};
 use crate::upstream::{Completion, Prepared, Transaction, UpstreamFault};
 
 use super::held::{HeldClaim, HeldClaims};
+use super::trace::{self, Names};
 use super::verdict::{Fate, Verdict};
 use super::{Heart, Message, Services, millis, store_reply};
 
@@ -82,8 +83,8 @@ impl Attempt<'_> {
         }
         let started = Instant::now();
         let (targets, spared) = self.targets(held.claims());
-        let resent = held.claims().iter().find_map(|held| held.previous.as_deref().filter(|r| in_doubt(r))).cloned();
-        let Transmission { sent, upstream } = self.transmit(&targets, resent.as_ref(), Some(&mut held)).await;
+        let names = held.claims().iter().find_map(HeldClaim::names);
+        let Transmission { sent, upstream } = self.transmit(&targets, names, Some(&mut held)).await;
         let upstream_ms = Some(millis(started));
 
         let mut fates = spared;
@@ -124,7 +125,8 @@ impl Attempt<'_> {
             for &index in &claim.recipients {
                 if has_it.contains(&self.mark(index)) {
                     let reply = Reply::new(250, "2.0.0 sent to this recipient earlier");
-                    let mut fate = self.message.fate(index, Verdict::known(DecisionOutcome::Duplicate, reply));
+                    let mut fate =
+                        self.message.fate(index, Verdict::known(DecisionOutcome::Duplicate, reply));
                     fate.claim = Some(claim.slot.id);
                     spared.push(fate);
                 } else {
@@ -142,9 +144,14 @@ impl Attempt<'_> {
 
     /// The transaction: everything but the last byte, the commit point, the
     /// last byte, the outcome of each of `targets`.
-    async fn transmit(&self, targets: &[usize], resent: Option<&Record>, held: Option<&mut HeldClaims>) -> Transmission {
+    async fn transmit(
+        &self,
+        targets: &[usize],
+        names: Option<Names>,
+        held: Option<&mut HeldClaims>,
+    ) -> Transmission {
         let envelope = self.message.envelope_of(targets);
-        let rendition = self.rendition(resent);
+        let rendition = self.rendition(names);
         let same = |sent: Sent, upstream: String| Transmission { sent: vec![sent; targets.len()], upstream };
         let (rejected, transaction) = match self.services.upstream.prepare(&envelope, &rendition).await {
             Err(fault) => return same(unsent(&fault), String::new()),
@@ -167,7 +174,12 @@ impl Attempt<'_> {
     }
 
     /// The commit point, then the last byte.
-    async fn complete(&self, transaction: Transaction, remaining: &[usize], held: Option<&mut HeldClaims>) -> Sent {
+    async fn complete(
+        &self,
+        transaction: Transaction,
+        remaining: &[usize],
+        held: Option<&mut HeldClaims>,
+    ) -> Sent {
         let mut accepted = DecisionOutcome::Relayed;
         if let Some(held) = held
             && let Err(fault) = held.commit(remaining, self.heart.now()).await
@@ -195,15 +207,17 @@ impl Attempt<'_> {
             Completion::Replied(reply) => Sent::by(Outcome::of_reply(reply)),
             Completion::ServiceClosing(fault) | Completion::Unsent(fault) => unsent(&fault),
             Completion::InDoubt(fault) => {
-                let text = format!("4.4.2 [IN-DOUBT] handed over, but the answer was lost ({fault}); it may have been sent");
+                let text = format!(
+                    "4.4.2 [IN-DOUBT] handed over, but the answer was lost ({fault}); it may have been sent"
+                );
                 Sent::by(Outcome::InDoubt(Reply::new(451, text)))
             }
         }
     }
 
-    fn rendition(&self, resent: Option<&Record>) -> Rendition {
+    fn rendition(&self, names: Option<Names>) -> Rendition {
         let Message { headers, content, eight_bit, .. } = self.message;
-        let edits = super::trace::edits(self.services, self.message, self.key, resent, self.heart.now());
+        let edits = trace::edits(self.services, self.message, self.key, names, self.heart.now());
         edits.apply(headers, content, *eight_bit)
     }
 }
@@ -220,10 +234,6 @@ impl Message {
 fn unsent(fault: &UpstreamFault) -> Sent {
     tracing::warn!(%fault, "the upstream did not take a message");
     Sent::by(Outcome::of_reply(fault.reply()))
-}
-
-fn in_doubt(record: &Record) -> bool {
-    matches!(record.state, State::Settled(Outcome::InDoubt(_)))
 }
 
 /// The outcome of a claim that covers several recipients: the one that asks

@@ -11,6 +11,7 @@ use crate::store::{ClaimId, Durability, Outcome, Record, Settlement, Slot, Store
 
 use super::Heart;
 use super::flights::{Flights, Landing};
+use super::trace::Names;
 
 /// How long to wait before an outcome is written again, first and at most.
 const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
@@ -31,6 +32,14 @@ pub struct HeldClaim {
     pub claim: Claim,
     /// The record that it replaces.
     pub previous: Option<Box<Record>>,
+}
+
+impl HeldClaim {
+    /// The names that a resend carries.
+    pub fn names(&self) -> Option<Names> {
+        let (message_id, date) = self.previous.as_ref()?.names_for(&self.claim.slot)?;
+        Some(Names { message_id: message_id.to_owned(), date: date.map(str::to_owned) })
+    }
 }
 
 /// The claims of one attempt. Ends with [`HeldClaims::settle`] or
@@ -135,7 +144,12 @@ impl Drop for HeldClaims {
 }
 
 impl Ledger {
-    async fn write(&self, at: Timestamp, settlements: &[Settlement], durability: Durability) -> Result<(), StoreFault> {
+    async fn write(
+        &self,
+        at: Timestamp,
+        settlements: &[Settlement],
+        durability: Durability,
+    ) -> Result<(), StoreFault> {
         let written = self.store.settle(self.token, at, settlements.to_vec(), durability).await;
         for settlement in settlements {
             self.flights.land(settlement.id, Landing { outcome: settlement.outcome.clone(), at });

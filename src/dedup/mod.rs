@@ -202,7 +202,8 @@ impl Heart {
             size: Some(record.size),
             message_id: record.message_id.clone(),
         });
-        let mut decision = Decision::new(self.now(), DecisionOutcome::InDoubt, context, record.recipient.clone());
+        let mut decision =
+            Decision::new(self.now(), DecisionOutcome::InDoubt, context, record.recipient.clone());
         decision.key = Some(record.key.clone());
         decision.claim = Some(record.id);
         decision.first_seen = Some(record.first_seen);
@@ -238,10 +239,14 @@ impl Heart {
     async fn identify(&self, dedup: &config::Dedup, message: &Message) -> Result<Identity, Refusal> {
         let bad = |fault: IdentityFault| Refusal(DecisionOutcome::BadKey, fault.reply());
         let Source { tenant_header, listener, .. } = &message.source;
-        let tenant = identity::tenant_of(tenant_header.as_deref(), listener, &message.headers).map_err(bad)?;
+        let tenant =
+            identity::tenant_of(tenant_header.as_deref(), listener, &message.headers).map_err(bad)?;
         let fingerprint = self.fingerprint(&message.content).await.map_err(|error| {
             tracing::error!(%error, "a temporary file can't be read back");
-            Refusal(DecisionOutcome::Rejected, Reply::new(451, "4.3.0 the message could not be read back, try again"))
+            Refusal(
+                DecisionOutcome::Rejected,
+                Reply::new(451, "4.3.0 the message could not be read back, try again"),
+            )
         })?;
         let key = identity::key_of(dedup, &message.headers, &fingerprint).map_err(bad)?;
         if key.is_none() && dedup.unkeyed == Unkeyed::Reject {
@@ -262,7 +267,13 @@ impl Heart {
     }
 
     /// What becomes of each recipient, in the order of RCPT.
-    async fn fates(&self, services: &Services, message: &Message, identity: &Identity, started: Instant) -> Vec<Fate> {
+    async fn fates(
+        &self,
+        services: &Services,
+        message: &Message,
+        identity: &Identity,
+        started: Instant,
+    ) -> Vec<Fate> {
         let key = identity.key.as_ref().map(|(key, _)| key);
         let attempt = Attempt { heart: self, services, message, key };
         if identity.key.is_none() {
@@ -339,7 +350,13 @@ impl Heart {
 
     /// Waits for the flight of `record` and takes its outcome, whatever it is:
     /// a refusing or throttling upstream is not asked a second time.
-    async fn wait(&self, dedup: &config::Dedup, record: &Record, conflict: bool, deadline: Instant) -> Verdict {
+    async fn wait(
+        &self,
+        dedup: &config::Dedup,
+        record: &Record,
+        conflict: bool,
+        deadline: Instant,
+    ) -> Verdict {
         let mut flight = self.flights.subscribe(record.id);
         let verdict = |landing: &Landing| Verdict::of_landing(dedup, landing, conflict);
         match self.store.get(record.id, self.now()).await {
@@ -405,9 +422,14 @@ impl Message {
         };
         let recipients = self.envelope.recipients.iter().enumerate();
         match dedup.scope {
-            Scope::Message => vec![Claim { slot: slot(None), recipients: recipients.map(|(i, _)| i).collect() }],
+            Scope::Message => {
+                vec![Claim { slot: slot(None), recipients: recipients.map(|(i, _)| i).collect() }]
+            }
             Scope::Recipient => recipients
-                .map(|(i, recipient)| Claim { slot: slot(Some(recipient.path.identity())), recipients: vec![i] })
+                .map(|(i, recipient)| Claim {
+                    slot: slot(Some(recipient.path.identity())),
+                    recipients: vec![i],
+                })
                 .collect(),
         }
     }
@@ -453,7 +475,13 @@ fn distinct(mut envelope: Envelope) -> Envelope {
     envelope
 }
 
-fn context(source: &Source, tenant: &str, envelope: &Envelope, size: u64, message_id: Option<String>) -> Context {
+fn context(
+    source: &Source,
+    tenant: &str,
+    envelope: &Envelope,
+    size: u64,
+    message_id: Option<String>,
+) -> Context {
     Context {
         session: source.session.clone(),
         tenant: tenant.to_owned(),

@@ -7,15 +7,29 @@ use crate::identity::{Key, TTL_HEADER};
 use crate::message::edit::Edits;
 use crate::smtp::address::Path;
 use crate::smtp::envelope::Envelope;
-use crate::store::Record;
 
 use super::{Message, Services, Source};
+
+/// The Message-ID and Date of an attempt in doubt, for the next one to carry.
+#[derive(Clone, Debug)]
+pub struct Names {
+    /// The Message-ID field.
+    pub message_id: String,
+    /// The Date field, where there was one.
+    pub date: Option<String>,
+}
 
 /// The edits of one message: our Received field, the key fields taken out, the
 /// key under its upstream name, and for a resend the first attempt's
 /// Message-ID and Date, so that mailboxes that collapse equal Message-IDs show
 /// one copy.
-pub fn edits(services: &Services, message: &Message, key: Option<&Key>, resent: Option<&Record>, at: Timestamp) -> Edits {
+pub fn edits(
+    services: &Services,
+    message: &Message,
+    key: Option<&Key>,
+    names: Option<Names>,
+    at: Timestamp,
+) -> Edits {
     let mut edits = Edits::default();
     if services.received_header {
         edits.prepend.push_str(&received(&services.hostname, &message.source, &message.envelope, at));
@@ -27,9 +41,9 @@ pub fn edits(services: &Services, message: &Message, key: Option<&Key>, resent: 
         edits.prepend.push_str(&format!("{name}: {}\r\n", key.value));
         edits.remove.push(name.to_ascii_lowercase());
     }
-    if let Some(Record { message_id: Some(message_id), date, .. }) = resent {
-        edits.replace.push(("Message-ID", message_id.clone()));
-        edits.replace.extend(date.clone().map(|date| ("Date", date)));
+    if let Some(Names { message_id, date }) = names {
+        edits.replace.push(("Message-ID", message_id));
+        edits.replace.extend(date.map(|date| ("Date", date)));
     }
     edits
 }
@@ -65,7 +79,8 @@ fn harmless(name: &str) -> String {
 }
 
 fn is_plain(path: &Path) -> bool {
-    path.as_str().len() <= 254 && path.as_str().bytes().all(|b| b.is_ascii_graphic() && !b"()<>;\"\\".contains(&b))
+    path.as_str().len() <= 254
+        && path.as_str().bytes().all(|b| b.is_ascii_graphic() && !b"()<>;\"\\".contains(&b))
 }
 
 #[cfg(test)]
@@ -83,7 +98,8 @@ mod tests {
             name: ClientName { name: name.into(), extended: true },
         };
         let recipients = recipients.iter().map(|r| Recipient::new(Path::parse(r).unwrap())).collect();
-        let envelope = Envelope { reverse_path: Path::Null, parameters: MailParameters::default(), recipients };
+        let envelope =
+            Envelope { reverse_path: Path::Null, parameters: MailParameters::default(), recipients };
         received("relay.example", &source, &envelope, Timestamp::from_millis(1_795_248_900_000))
     }
 

@@ -84,7 +84,10 @@ impl Verdict {
         match (outcome, dedup.on_duplicate) {
             (Outcome::Accepted(reply), OnDuplicate::Reject) => Self {
                 outcome: duplicate_or(conflict),
-                reply: Reply::new(554, format!("5.5.0 [DUPLICATE] accepted {}: {}", at.to_rfc3339(), reply.text())),
+                reply: Reply::new(
+                    554,
+                    format!("5.5.0 [DUPLICATE] accepted {}: {}", at.to_rfc3339(), reply.text()),
+                ),
                 origin: Origin::RejectedDuplicate,
             },
             (outcome, _) => Self::known(duplicate_or(conflict), outcome.reply().clone()),
@@ -95,11 +98,17 @@ impl Verdict {
         match (dedup.in_doubt, dedup.on_duplicate) {
             (InDoubt::Hold, _) => Self::known(
                 DecisionOutcome::Held,
-                Reply::new(451, "4.4.2 [IN-DOUBT] sent earlier, outcome unconfirmed; held until an operator resolves it"),
+                Reply::new(
+                    451,
+                    "4.4.2 [IN-DOUBT] sent earlier, outcome unconfirmed; held until an operator resolves it",
+                ),
             ),
             (_, OnDuplicate::Reject) => Self {
                 outcome: duplicate_or(conflict),
-                reply: Reply::new(554, format!("5.5.0 [DUPLICATE] sent {}, outcome unconfirmed", at.to_rfc3339())),
+                reply: Reply::new(
+                    554,
+                    format!("5.5.0 [DUPLICATE] sent {}, outcome unconfirmed", at.to_rfc3339()),
+                ),
                 origin: Origin::RejectedDuplicate,
             },
             (_, OnDuplicate::Accept) => Self::known(
@@ -139,7 +148,9 @@ pub fn combine(fates: &[Fate], on_partial: OnPartial) -> Reply {
     let deferred = first_of(Class::Transient);
     let refused = first_of(Class::Permanent);
     match (accepted, deferred, refused) {
-        (Some(fate), None, None) | (None, Some(fate), None) | (None, None, Some(fate)) => fate.result.reply.clone(),
+        (Some(fate), None, None) | (None, Some(fate), None) | (None, None, Some(fate)) => {
+            fate.result.reply.clone()
+        }
         (_, Some(_), _) => partial(451, "4.5.0", &counted),
         (Some(fate), None, Some(_)) => match on_partial {
             OnPartial::Accept => fate.result.reply.clone(),
@@ -198,7 +209,8 @@ mod tests {
 
     #[test]
     fn a_deferral_among_them_makes_the_client_try_again() {
-        let fates = [fate(0, Fresh, 250, "ok"), fate(1, Fresh, 550, "5.1.1 no"), fate(2, Fresh, 450, "4.2.0 busy")];
+        let fates =
+            [fate(0, Fresh, 250, "ok"), fate(1, Fresh, 550, "5.1.1 no"), fate(2, Fresh, 450, "4.2.0 busy")];
         assert_eq!(
             combined(&fates),
             "451 4.5.0 [PARTIAL] accepted for 1 of 3 recipients 4.5.0 <r1@x.example>: 550 5.1.1 no \
@@ -219,7 +231,10 @@ mod tests {
         let duplicate = fate(0, RejectedDuplicate, 554, "5.5.0 [DUPLICATE] x");
         assert_eq!(combined(&[duplicate.clone(), fate(1, Fresh, 250, "new")]), "250 new");
         assert_eq!(combined(std::slice::from_ref(&duplicate)), "554 5.5.0 [DUPLICATE] x");
-        assert!(combined(&[duplicate, fate(1, Known, 451, "4.5.0 [IN-FLIGHT]")]).starts_with("451 4.5.0 [PARTIAL]"));
+        assert!(
+            combined(&[duplicate, fate(1, Known, 451, "4.5.0 [IN-FLIGHT]")])
+                .starts_with("451 4.5.0 [PARTIAL]")
+        );
     }
 
     #[test]

@@ -74,7 +74,12 @@ struct Connection<S> {
 }
 
 /// Talks to one client until the end.
-pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(shared: Arc<Shared>, live: &Live, stream: S, peer: Peer) {
+pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
+    shared: Arc<Shared>,
+    live: &Live,
+    stream: S,
+    peer: Peer,
+) {
     let mut connection = Connection::new(shared, live, stream, peer);
     let end = connection.run().await;
     connection.end(end).await;

@@ -89,7 +89,8 @@ impl FromStr for Fault {
             None => (action, usize::MAX),
         };
         let effect = effect_of(action).ok_or_else(wrong)?;
-        if recipient.is_some() && phase != Phase::Rcpt || effect == Effect::AcceptDrop && phase != Phase::Dot {
+        if recipient.is_some() && phase != Phase::Rcpt || effect == Effect::AcceptDrop && phase != Phase::Dot
+        {
             return Err(wrong());
         }
         Ok(Self { phase, effect, recipient: WildMatch::new(recipient.unwrap_or("*")), left: times.into() })
@@ -138,7 +139,16 @@ mod tests {
 
     #[test]
     fn what_is_no_fault_is_told_how_to_write_one() {
-        for text in ["", "rcpt", "dot:250", "mail:accept-drop", "mail:550:a@b", "data:delay=", "lunch:550", "dot:450*x"] {
+        for text in [
+            "",
+            "rcpt",
+            "dot:250",
+            "mail:accept-drop",
+            "mail:550:a@b",
+            "data:delay=",
+            "lunch:550",
+            "dot:450*x",
+        ] {
             assert!(text.parse::<Fault>().unwrap_err().contains("PHASE"), "{text}");
         }
         for text in ["connect:drop", "dot:accept-drop*1", "data:delay=5s", "ehlo:421"] {

@@ -8,9 +8,9 @@
 //! 1. A `pending` claim is in memory only. It has sent nothing, so a crash
 //!    must forget it; the record that the id had before stays in the backend
 //!    underneath, and giving the claim up uncovers it.
-//! 2. Whatever is `committing` in the backend is in the open index: the entry
-//!    is written before the record, and removed after the record that ends it.
-//!    An entry without such a record means nothing.
+//! 2. Whatever is `committing` is an open record in the backend, and in memory
+//!    too. It is removed after the settled record that ends it was written; an
+//!    open record whose attempt the settled one has counted means nothing.
 //! 3. Whatever is settled has its entry in the expiry index: the entry is
 //!    written before the record, and removed after it. An entry that does not
 //!    match the record means nothing, and the sweep drops it.
@@ -20,8 +20,8 @@
 //! [`OnConflict::Relay`]: crate::config::OnConflict::Relay
 
 mod backend;
+mod held;
 mod judge;
-mod pending;
 mod recent;
 #[cfg(test)]
 mod tests;
@@ -30,8 +30,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 pub use backend::Backend;
+use held::{Held, HeldClaims};
 use judge::{Verdict, begin, judge};
-use pending::PendingClaims;
 use recent::Recent;
 
 use super::record::MAX_ATTEMPTS;
@@ -61,22 +61,22 @@ const TAKEN_OVER: &str =
 #[derive(Debug)]
 pub struct Ledger<B> {
     backend: B,
-    pending: PendingClaims,
+    held: HeldClaims,
     settled: Recent,
 }
 
-/// A claim that a token holds, and the expiry entry of the record underneath,
-/// which no longer matches once the claim's own record is written.
-struct Held {
-    record: Record,
+/// The record that stands for an id, unless expired, and the expiry entry of
+/// what the backend has for it, expired or not.
+struct Standing {
+    record: Option<Record>,
     stale: Option<Timestamp>,
 }
 
 impl<B: Backend> Ledger<B> {
-    /// The ledger over what `backend` holds. Call [`Ledger::recover`] next,
-    /// unless it is only for reading.
+    /// The ledger over what `backend` holds. Call [`Ledger::recover`] next, or
+    /// [`Ledger::load`] where it is only for reading.
     pub fn new(backend: B) -> Self {
-        Self { backend, pending: PendingClaims::default(), settled: Recent::default() }
+        Self { backend, held: HeldClaims::default(), settled: Recent::default() }
     }
 
     /// What the ledger writes to.
@@ -98,14 +98,14 @@ impl<B: Backend> Ledger<B> {
 
     fn claim_slot(&mut self, request: &ClaimRequest, slot: &Slot) -> Result<Claimed, StoreFault> {
         let (id, at) = (&slot.id, request.at);
-        if self.pending.lapsed(id, at) {
-            self.pending.remove(id);
+        if self.held.lapsed(id, at) {
+            self.held.remove(id);
         }
-        let standing = self.get(id, at)?;
-        let verdict = judge(standing.as_ref(), slot, request.token);
-        let Some(record) = standing else { return Ok(self.begin(request, slot, None)) };
+        let Standing { record, stale } = self.standing(id, at)?;
+        let verdict = judge(record.as_ref(), slot, request.token);
+        let Some(record) = record else { return Ok(self.begin(request, slot, None, stale)) };
         match verdict {
-            Verdict::New => self.claim_over(request, slot, record),
+            Verdict::New => self.claim_over(request, slot, record, stale),
             Verdict::Settled { conflict } => {
                 Ok(Claimed::Settled { record: self.touch(record, at, true)?, conflict })
             }
@@ -116,9 +116,24 @@ impl<B: Backend> Ledger<B> {
         }
     }
 
-    fn begin(&mut self, request: &ClaimRequest, slot: &Slot, previous: Option<Record>) -> Claimed {
+    fn standing(&self, id: &ClaimId, at: Timestamp) -> Result<Standing, StoreFault> {
+        if let Some(record) = self.held.get(id) {
+            return Ok(Standing { record: Some(record.clone()), stale: self.held.stale(id) });
+        }
+        let record = self.backend.get(id)?;
+        let stale = record.as_ref().and_then(indexed_expiry);
+        Ok(Standing { record: record.filter(|record| !expired(record, at)), stale })
+    }
+
+    fn begin(
+        &mut self,
+        request: &ClaimRequest,
+        slot: &Slot,
+        previous: Option<Record>,
+        stale: Option<Timestamp>,
+    ) -> Claimed {
         let record = begin(slot, request.token, request.at, request.lease_until, previous.as_ref());
-        self.pending.insert(record);
+        self.held.insert(record, stale);
         Claimed::New { previous: previous.map(Box::new) }
     }
 
@@ -127,24 +142,25 @@ impl<B: Backend> Ledger<B> {
         request: &ClaimRequest,
         slot: &Slot,
         record: Record,
+        stale: Option<Timestamp>,
     ) -> Result<Claimed, StoreFault> {
-        let previous = match record.state {
+        match record.state {
             State::Pending { holder, .. } if holder == request.token => {
-                self.pending.remove(&slot.id);
-                self.get(&slot.id, request.at)?
+                self.held.remove(&slot.id);
+                let Standing { record, stale } = self.standing(&slot.id, request.at)?;
+                Ok(self.begin(request, slot, record, stale))
             }
             State::Committing { .. } => {
                 // Fenced from here on for good, even if the new claim is given
                 // up: else nobody would be left to end this one.
-                let outcome = Outcome::InDoubt(Reply::new(451, TAKEN_OVER));
-                let mut ended = record.clone();
-                end(&mut ended, request.at, outcome);
-                self.write_settled(&ended, None, true)?;
-                Some(record)
+                let mut ended = record;
+                end(&mut ended, request.at, Outcome::InDoubt(Reply::new(451, TAKEN_OVER)));
+                self.write_settled(&ended, stale, true)?;
+                let stale = Some(ended.expires);
+                Ok(self.begin(request, slot, Some(ended), stale))
             }
-            State::Pending { .. } | State::Settled(_) => Some(record),
-        };
-        Ok(self.begin(request, slot, previous))
+            State::Pending { .. } | State::Settled(_) => Ok(self.begin(request, slot, Some(record), stale)),
+        }
     }
 
     /// Notes that the id was asked for once more.
@@ -156,7 +172,7 @@ impl<B: Backend> Ledger<B> {
     ) -> Result<Box<Record>, StoreFault> {
         record.last_seen = at;
         record.duplicates += u64::from(duplicate);
-        if !self.pending.touch(&record.id, at, duplicate) {
+        if !self.held.touch(&record.id, at, duplicate) {
             self.backend.put(&record)?;
         }
         Ok(Box::new(record))
@@ -167,15 +183,10 @@ impl<B: Backend> Ledger<B> {
     pub fn commit(&mut self, token: Token, ids: &[ClaimId], at: Timestamp) -> Result<(), StoreFault> {
         let held = ids.iter().map(|id| self.held(id, token)).collect::<Result<Vec<_>, _>>()?;
         for Held { mut record, stale } in held {
-            if matches!(record.state, State::Committing { .. }) {
-                continue;
-            }
             record.state = State::Committing { holder: token };
             record.last_seen = record.last_seen.max(at);
-            self.backend.add_open(&record.id)?;
-            self.backend.put(&record)?;
-            self.remove_stale(&record.id, stale)?;
-            self.pending.remove(&record.id);
+            self.backend.put_open(&record)?;
+            self.held.insert(record, stale);
         }
         Ok(())
     }
@@ -207,14 +218,14 @@ impl<B: Backend> Ledger<B> {
             }
             end(&mut record, at, settlement.outcome.clone());
             self.write_settled(&record, stale, committed)?;
-            self.pending.remove(&record.id);
+            self.held.remove(&record.id);
             self.settled.remember(record.id, token);
         }
         Ok(())
     }
 
     fn already_settled(&self, token: Token, settlement: &Settlement) -> Result<bool, StoreFault> {
-        if !self.settled.by(&settlement.id, token) || self.pending.get(&settlement.id).is_some() {
+        if !self.settled.by(&settlement.id, token) || self.held.get(&settlement.id).is_some() {
             return Ok(false);
         }
         let record = self.backend.get(&settlement.id)?;
@@ -223,22 +234,11 @@ impl<B: Backend> Ledger<B> {
 
     /// The claim on `id`, or `Fenced` unless `token` holds it.
     fn held(&self, id: &ClaimId, token: Token) -> Result<Held, StoreFault> {
-        let stored = self.backend.get(id)?;
-        if let Some(record) = self.pending.get(id) {
-            let ours = self.pending.held_by(id, token);
-            let stale = stored.as_ref().and_then(indexed_expiry);
-            return if ours { Ok(Held { record: record.clone(), stale }) } else { Err(StoreFault::Fenced) };
-        }
-        match stored {
-            Some(record) if record.state == (State::Committing { holder: token }) => {
-                Ok(Held { record, stale: None })
-            }
-            _ => Err(StoreFault::Fenced),
-        }
+        self.held.of(id, token).cloned().ok_or(StoreFault::Fenced)
     }
 
-    /// Index before record, record before the open entry goes: see the rules
-    /// at the top.
+    /// Index before record, record before the open one goes: see the rules at
+    /// the top.
     fn write_settled(
         &mut self,
         record: &Record,
@@ -260,15 +260,15 @@ impl<B: Backend> Ledger<B> {
     /// See [`super::Store::release`].
     pub fn release(&mut self, token: Token, ids: &[ClaimId]) {
         for id in ids {
-            if self.pending.held_by(id, token) {
-                self.pending.remove(id);
+            if self.held.is_pending(id, token) {
+                self.held.remove(id);
             }
         }
     }
 
     /// See [`super::Store::get`].
     pub fn get(&self, id: &ClaimId, now: Timestamp) -> Result<Option<Record>, StoreFault> {
-        if let Some(record) = self.pending.get(id) {
+        if let Some(record) = self.held.get(id) {
             return Ok(Some(record.clone()));
         }
         Ok(self.backend.get(id)?.filter(|record| !expired(record, now)))
@@ -280,7 +280,7 @@ impl<B: Backend> Ledger<B> {
         let scan = if query.scan == 0 { MAX_SCAN } else { query.scan.min(MAX_SCAN) };
         // One more than asked for, to know whether another page follows.
         let stored = self.backend.range(query.after.as_ref(), scan + 1)?;
-        let pending = self.pending.range(query.after.as_ref(), scan + 1).cloned();
+        let pending = self.held.range(query.after.as_ref(), scan + 1).cloned();
         let mut page: BTreeMap<ClaimId, Record> =
             stored.into_iter().chain(pending).map(|record| (record.id, record)).collect();
         let more = page.len() > scan;
@@ -297,7 +297,7 @@ impl<B: Backend> Ledger<B> {
     /// may answer less than `most` though more are due.
     pub fn sweep(&mut self, now: Timestamp, most: usize) -> Result<usize, StoreFault> {
         let before = Timestamp::from_millis(now.as_millis().saturating_sub(millis(ABANDONED)));
-        let mut gone = self.pending.forget_abandoned(before, most);
+        let mut gone = self.held.forget_abandoned(before, most);
         for (at, id) in self.backend.due(now, most - gone)? {
             // An unreadable record keeps its place and loses its entry: better
             // a record too many than a sweep that never gets past it. A failed
@@ -314,20 +314,44 @@ impl<B: Backend> Ledger<B> {
 
     /// At start: everything that was `committing` when the last process ended
     /// is in doubt from `at` on. Answers those records. Reads nothing but the
-    /// open index and what it names.
+    /// open records and what lies under them.
     pub fn recover(&mut self, at: Timestamp) -> Result<Vec<Record>, StoreFault> {
         let mut doubtful = Vec::new();
-        for id in self.backend.open_ids()? {
-            match self.backend.get(&id)? {
-                Some(mut record) if matches!(record.state, State::Committing { .. }) => {
-                    end(&mut record, at, Outcome::InDoubt(Reply::new(451, ENDED)));
-                    self.write_settled(&record, None, true)?;
-                    doubtful.push(record);
-                }
-                _ => self.backend.remove_open(&id)?,
-            }
+        for Held { mut record, stale } in self.left_open()? {
+            end(&mut record, at, Outcome::InDoubt(Reply::new(451, ENDED)));
+            self.write_settled(&record, stale, true)?;
+            doubtful.push(record);
         }
         Ok(doubtful)
+    }
+
+    /// For reading only: what was `committing` when the last process ended is
+    /// shown so, and left for the next start.
+    pub fn load(&mut self) -> Result<(), StoreFault> {
+        for Held { record, stale } in self.left_open()? {
+            self.held.insert(record, stale);
+        }
+        Ok(())
+    }
+
+    /// The open records that no settled one has ended; the others are removed.
+    fn left_open(&mut self) -> Result<Vec<Held>, StoreFault> {
+        let mut left = Vec::new();
+        for record in self.backend.open()? {
+            let settled = self.backend.get(&record.id)?;
+            // The same claim (an expired one underneath is another) with one
+            // more attempt: the crash came before the open record was removed.
+            let has_ended = |settled: &Record| {
+                settled.first_seen == record.first_seen && settled.attempt_count > record.attempt_count
+            };
+            if settled.as_ref().is_some_and(has_ended) {
+                self.backend.remove_open(&record.id)?;
+            } else {
+                let stale = settled.as_ref().and_then(indexed_expiry);
+                left.push(Held { record, stale });
+            }
+        }
+        Ok(left)
     }
 }
 

@@ -85,7 +85,7 @@ impl Store for MemoryStore {
 pub struct MapBackend {
     records: BTreeMap<ClaimId, Record>,
     expiry: BTreeSet<(Timestamp, ClaimId)>,
-    open: BTreeSet<ClaimId>,
+    open: BTreeMap<ClaimId, Record>,
 }
 
 impl Backend for MapBackend {
@@ -127,8 +127,8 @@ impl Backend for MapBackend {
         Ok(self.expiry.iter().take_while(|(at, _)| *at <= now).take(most).copied().collect())
     }
 
-    fn add_open(&mut self, id: &ClaimId) -> Result<(), StoreFault> {
-        self.open.insert(*id);
+    fn put_open(&mut self, record: &Record) -> Result<(), StoreFault> {
+        self.open.insert(record.id, record.clone());
         Ok(())
     }
 
@@ -137,8 +137,8 @@ impl Backend for MapBackend {
         Ok(())
     }
 
-    fn open_ids(&self) -> Result<Vec<ClaimId>, StoreFault> {
-        Ok(self.open.iter().copied().collect())
+    fn open(&self) -> Result<Vec<Record>, StoreFault> {
+        Ok(self.open.values().cloned().collect())
     }
 }
 

@@ -69,6 +69,14 @@ pub struct Slot {
     pub in_doubt: InDoubt,
 }
 
+impl Slot {
+    /// Whether `record` is about the same e-mail. Under
+    /// [`OnConflict::Suppress`] another rendering of it is.
+    pub fn is_same_mail(&self, record: &Record) -> bool {
+        record.fingerprint == self.fingerprint || self.on_conflict == OnConflict::Suppress
+    }
+}
+
 /// The answer for one slot.
 #[derive(Clone, Debug)]
 pub enum Claimed {
@@ -116,7 +124,9 @@ pub struct Settlement {
 /// Whether a settlement is waited for until it is on stable storage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Durability {
-    /// Visible to every reader at once, on disk with the next flush.
+    /// Visible to every later call, on disk with the next flush. An engine may
+    /// answer before it has looked at the claim, and then logs a fault instead
+    /// of returning it.
     Soon,
     /// On stable storage before the call returns.
     Now,

@@ -168,6 +168,24 @@ pub struct Record {
     pub delivered: Vec<u64>,
 }
 
+impl Record {
+    /// The Message-ID and Date that a new attempt for `slot` is to carry: those
+    /// of the attempt that went in doubt, so that a mailbox which got both
+    /// shows one. `None` where no attempt did, where it had no Message-ID, or
+    /// where the slot is for another e-mail.
+    pub fn names_for(&self, slot: &super::Slot) -> Option<(&str, Option<&str>)> {
+        let message_id = self.message_id.as_deref()?;
+        (self.was_in_doubt() && slot.is_same_mail(self)).then_some((message_id, self.date.as_deref()))
+    }
+
+    /// The last attempt, or an earlier one after which the upstream put the
+    /// next off; that one is known by the stable word in its reply.
+    fn was_in_doubt(&self) -> bool {
+        matches!(self.state, State::Settled(Outcome::InDoubt(_)))
+            || self.attempts.iter().any(|attempt| attempt.reply.contains("[IN-DOUBT]"))
+    }
+}
+
 /// A short stand-in for a recipient in [`Record::delivered`].
 pub fn recipient_mark(identity: &str) -> u64 {
     let digest = Sha256::digest(identity.as_bytes());

@@ -8,9 +8,10 @@
 //!
 //! Every call has a deadline, answered with [`StoreFault::Stalled`]. A stalled
 //! request is not withdrawn: it may still be carried out. Order is kept, so
-//! whoever settles or releases afterwards with the same token ends what the
-//! stalled request may have begun; a claim whose caller is gone by the time it
-//! is taken is given up at once. Commits and settlements may be repeated.
+//! whoever settles afterwards with the same token ends what a stalled commit
+//! may have begun (a release would not: it leaves alone what is committing).
+//! A claim whose caller is gone by the time it is taken is given up at once.
+//! Commits and settlements may be repeated.
 
 mod syncer;
 #[cfg(test)]
@@ -128,7 +129,14 @@ impl Store for Worker {
         settlements: Vec<Settlement>,
         durability: Durability,
     ) -> Result<(), StoreFault> {
-        self.call("settle", |answer| Request::Settle { token, at, settlements, durability, answer }).await
+        if durability == Durability::Soon {
+            // Order is kept, so whoever calls next sees it; a write that fails
+            // is the end of the store, and the claim stays committing on disk.
+            self.poison.check()?;
+            let request = Request::Settle { token, at, settlements, answer: None };
+            return self.requests.send(request).map_err(|_| self.gone());
+        }
+        self.call("settle", |answer| Request::Settle { token, at, settlements, answer: Some(answer) }).await
     }
 
     async fn release(&self, token: Token, ids: Vec<ClaimId>) -> Result<(), StoreFault> {

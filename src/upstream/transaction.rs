@@ -2,6 +2,7 @@
 //! (RFC 5321 §3.3, RFC 2920, RFC 3030).
 
 use std::ops::Range;
+use std::time::Duration;
 
 use super::connection::{Connection, Stream, Written};
 use super::fault::{Phase, UpstreamFault};
@@ -201,8 +202,8 @@ impl<S: Stream> Attempt<'_, S> {
                         return Ok(Some(replies));
                     }
                     under_way = true;
-                    if self.connection.flush(Phase::Body, limit).await? == Written::Refused {
-                        return self.cut_short().map(Some);
+                    if let Some(replies) = self.flush_content(limit).await? {
+                        return Ok(Some(replies));
                     }
                 }
                 match &mut stuffer {
@@ -211,26 +212,37 @@ impl<S: Stream> Attempt<'_, S> {
                 }
             }
         }
-        match self.connection.flush(Phase::Body, limit).await? {
-            Written::All => Ok(None),
-            Written::Refused => self.cut_short().map(Some),
+        self.flush_content(limit).await
+    }
+
+    /// Writes what was gathered. A refusal that explains why it could not be
+    /// written goes before the failure of the write.
+    async fn flush_content(&mut self, limit: Duration) -> Result<Option<Vec<Reply>>, UpstreamFault> {
+        let failure = match self.connection.flush(Phase::Body, limit).await {
+            Ok(Written::All) => return Ok(None),
+            Ok(Written::Refused) => {
+                let at = self.connection.at(Phase::Body);
+                UpstreamFault::protocol(at, ProtocolFault::Early(None))
+            }
+            Err(fault) => fault,
+        };
+        match self.refused_meanwhile() {
+            Ok(Some(replies)) => Ok(Some(replies)),
+            _ => Err(failure),
         }
     }
 
-    /// Looks for replies while a part of the content is still unsent.
+    /// Looks for replies while a part of the content is still unsent. An
+    /// upstream that has refused everything may well close behind that.
     fn refused_meanwhile(&mut self) -> Result<Option<Vec<Reply>>, UpstreamFault> {
-        self.connection.listen()?;
+        let heard = self.connection.listen();
         while let Some((due, reply)) = self.connection.take_waiting() {
             self.record(due, reply)?;
         }
-        Ok(self.settled())
-    }
-
-    /// What to make of a write that ended at a refusal.
-    fn cut_short(&mut self) -> Result<Vec<Reply>, UpstreamFault> {
-        let at = self.connection.at(Phase::Body);
-        let early = UpstreamFault::protocol(at, ProtocolFault::Early(None));
-        self.refused_meanwhile()?.ok_or(early)
+        match self.settled() {
+            None => heard.map(|()| None),
+            replies => Ok(replies),
+        }
     }
 
     /// Reads every reply that is due.

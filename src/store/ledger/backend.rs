@@ -3,9 +3,9 @@
 use super::super::{ClaimId, Record, StoreFault};
 use crate::clock::Timestamp;
 
-/// Three ordered maps: the records by id, an index of what expires when, and
-/// an index of what is `committing` (the *open* index, all that a start after
-/// a crash has to read).
+/// Three ordered maps: the settled records by id, an index of what expires
+/// when, and the records that are `committing` (the *open* ones, all that a
+/// start after a crash has to read).
 ///
 /// Writes must reach stable storage in the order in which they were made, or
 /// as a prefix of it: the ledger relies on that order for what a crash may
@@ -34,12 +34,12 @@ pub trait Backend: Send + 'static {
     /// Up to `most` notes for `now` or earlier, the earliest first.
     fn due(&self, now: Timestamp, most: usize) -> Result<Vec<(Timestamp, ClaimId)>, StoreFault>;
 
-    /// Notes that `id` is being committed.
-    fn add_open(&mut self, id: &ClaimId) -> Result<(), StoreFault>;
+    /// Writes an open record.
+    fn put_open(&mut self, record: &Record) -> Result<(), StoreFault>;
 
-    /// Takes that note back.
+    /// Removes the open record of `id`.
     fn remove_open(&mut self, id: &ClaimId) -> Result<(), StoreFault>;
 
-    /// Every id that is noted as being committed.
-    fn open_ids(&self) -> Result<Vec<ClaimId>, StoreFault>;
+    /// Every open record.
+    fn open(&self) -> Result<Vec<Record>, StoreFault>;
 }

@@ -46,13 +46,10 @@ pub(super) fn begin(
 ) -> Record {
     let fresh = fresh(slot, token, at, lease_until);
     let Some(previous) = previous else { return fresh };
-    // Under Suppress another rendering is the same e-mail: who has it, has it.
-    let same = previous.fingerprint == slot.fingerprint || slot.on_conflict == OnConflict::Suppress;
-    let keep_names = same && previous.message_id.is_some() && was_in_doubt(previous);
-    let (message_id, date) = if keep_names {
-        (previous.message_id.clone(), previous.date.clone())
-    } else {
-        (fresh.message_id, fresh.date)
+    let same = slot.is_same_mail(previous);
+    let (message_id, date) = match previous.names_for(slot) {
+        Some((message_id, date)) => (Some(message_id.to_owned()), date.map(str::to_owned)),
+        None => (fresh.message_id, fresh.date),
     };
     Record {
         message_id,
@@ -93,12 +90,4 @@ fn fresh(slot: &Slot, token: Token, at: Timestamp, lease_until: Timestamp) -> Re
         expires: at.plus(slot.window),
         delivered: Vec::new(),
     }
-}
-
-/// Whether an attempt of this record went in doubt: the last one, or an
-/// earlier one after which the upstream put the next off. Known by the stable
-/// word in the reply.
-fn was_in_doubt(record: &Record) -> bool {
-    matches!(record.state, State::Settled(Outcome::InDoubt(_)))
-        || record.attempts.iter().any(|attempt| attempt.reply.contains("[IN-DOUBT]"))
 }

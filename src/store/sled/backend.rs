@@ -18,11 +18,11 @@ use crate::clock::Timestamp;
 /// for.
 #[derive(Debug)]
 pub(super) struct SledBackend {
-    /// id -> record
+    /// id -> settled record
     pub(super) claims: Tree,
     /// expiry in milliseconds, big-endian, then id -> nothing
     pub(super) expiry: Tree,
-    /// id -> nothing
+    /// id -> record
     pub(super) open: Tree,
     pub(super) path: PathBuf,
     pub(super) poison: Arc<Poison>,
@@ -35,6 +35,12 @@ impl SledBackend {
     /// For a failed call of sled: ends all use of the store.
     fn broken(&self, error: &::sled::Error) -> StoreFault {
         self.poison.set(failure(&self.path, error))
+    }
+
+    fn write(&self, tree: &Tree, record: &Record) -> Result<(), StoreFault> {
+        let bytes = codec::encode(record).map_err(|why| self.unreadable(&why))?;
+        tree.insert(record.id.0, bytes).map_err(|error| self.broken(&error))?;
+        Ok(())
     }
 
     /// For one record that can't be read; the others can.
@@ -79,9 +85,7 @@ impl Backend for SledBackend {
     }
 
     fn put(&mut self, record: &Record) -> Result<(), StoreFault> {
-        let bytes = codec::encode(record).map_err(|why| self.unreadable(&why))?;
-        self.claims.insert(record.id.0, bytes).map_err(|error| self.broken(&error))?;
-        Ok(())
+        self.write(&self.claims, record)
     }
 
     fn remove(&mut self, id: &ClaimId) -> Result<(), StoreFault> {
@@ -121,9 +125,8 @@ impl Backend for SledBackend {
         Ok(keys.iter().filter_map(parse_expiry_key).collect())
     }
 
-    fn add_open(&mut self, id: &ClaimId) -> Result<(), StoreFault> {
-        self.open.insert(id.0, &[]).map_err(|error| self.broken(&error))?;
-        Ok(())
+    fn put_open(&mut self, record: &Record) -> Result<(), StoreFault> {
+        self.write(&self.open, record)
     }
 
     fn remove_open(&mut self, id: &ClaimId) -> Result<(), StoreFault> {
@@ -131,9 +134,12 @@ impl Backend for SledBackend {
         Ok(())
     }
 
-    fn open_ids(&self) -> Result<Vec<ClaimId>, StoreFault> {
-        let keys: Vec<IVec> =
-            self.open.iter().keys().collect::<Result<_, _>>().map_err(|error| self.broken(&error))?;
-        Ok(keys.iter().filter_map(|key| Some(ClaimId(key.as_ref().try_into().ok()?))).collect())
+    fn open(&self) -> Result<Vec<Record>, StoreFault> {
+        let mut records = Vec::new();
+        for bytes in self.open.iter().values() {
+            let bytes = bytes.map_err(|error| self.broken(&error))?;
+            records.push(codec::decode(&bytes).map_err(|why| self.unreadable(&why))?);
+        }
+        Ok(records)
     }
 }

@@ -2,11 +2,12 @@
 //!
 //! Stable storage is reached by sled's `flush` and then an `fdatasync` of our
 //! own, since sled's flush stops at the operating system's cache. Both happen
-//! on one thread, once for all who wait; see [`super::worker`].
+//! on one thread, once for all who wait; see `store/worker.rs`.
 //!
 //! A write or flush that fails ends all use of the store until the process is
 //! started again: from then on nobody knows what the disk holds, and only a
-//! new opening reads it. That is so after a full disk too.
+//! new opening reads it. That is so after a full disk too: free some space and
+//! start again; what had been acknowledged is there.
 
 mod backend;
 mod codec;
@@ -29,6 +30,14 @@ use crate::clock::Timestamp;
 use backend::SledBackend;
 
 /// Claims in a directory that this process alone has open.
+///
+/// A call that takes longer than the deadline is answered with
+/// [`StoreFault::Stalled`], but not withdrawn: it may still be carried out,
+/// before any later call. A stalled commit or settlement may be repeated. A
+/// holder who gives up after a stalled commit, having sent nothing, *settles*
+/// with the same token, as deferred: that ends the claim whether the commit
+/// passed or not, while a release would leave it committing. A claim whose
+/// caller has given up by the time it is taken is released at once.
 #[derive(Debug)]
 pub struct SledStore {
     worker: Worker,
@@ -81,7 +90,10 @@ impl SledStore {
             data.sync_data().map_err(|error| backend::failure(&named, &error))
         };
         let mut ledger = Ledger::new(backend);
-        let doubtful = recover_at.map_or(Ok(Vec::new()), |at| ledger.recover(at))?;
+        let doubtful = match recover_at {
+            Some(at) => ledger.recover(at)?,
+            None => ledger.load().map(|()| Vec::new())?,
+        };
         sync().map_err(StoreFault::Failed)?;
         let worker = Worker::start(ledger, Box::new(sync), poison)?;
         Ok((Self { worker }, doubtful))

@@ -94,13 +94,12 @@ async fn what_nobody_waits_for_reaches_the_disk_all_the_same() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_hanging_disk_is_a_stall_and_the_commit_may_be_repeated() {
+async fn a_hanging_disk_is_a_stall() {
     let (disk, sync) = Disk::new();
     let mut worker = Arc::into_inner(worker(sync)).unwrap();
-    worker.deadline = Duration::from_millis(20);
-    let ids = || vec![id(1)];
     assert!(is_new(&claim(&worker, 1, at(0), slot(1)).await));
-    let stalled = worker.commit(token(1), ids(), at(0)).await;
+    worker.deadline = Duration::from_millis(20);
+    let stalled = worker.commit(token(1), vec![id(1)], at(0)).await;
     assert_eq!(stalled, Err(StoreFault::Stalled { operation: "commit" }));
     let stalled = worker.close().await;
     assert_eq!(stalled, Err(StoreFault::Stalled { operation: "close" }));
@@ -111,8 +110,8 @@ async fn a_hanging_disk_is_a_stall_and_the_commit_may_be_repeated() {
 async fn a_stalled_commit_comes_through_in_order() {
     let (disk, sync) = Disk::new();
     let mut worker = Arc::into_inner(worker(sync)).unwrap();
-    worker.deadline = Duration::from_millis(20);
     assert!(is_new(&claim(&worker, 1, at(0), slot(1)).await));
+    worker.deadline = Duration::from_millis(20);
     let stalled = worker.commit(token(1), vec![id(1)], at(0)).await;
     assert!(matches!(stalled, Err(StoreFault::Stalled { .. })));
     worker.deadline = PATIENCE;
@@ -120,6 +119,21 @@ async fn a_stalled_commit_comes_through_in_order() {
     worker.commit(token(1), vec![id(1)], at(0)).await.unwrap();
     settle(&worker, 1, at(1), 1, accepted()).await.unwrap();
     settle(&worker, 1, at(1), 1, accepted()).await.unwrap();
+    worker.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_settlement_ends_what_a_stalled_commit_began() {
+    let (disk, sync) = Disk::new();
+    let mut worker = Arc::into_inner(worker(sync)).unwrap();
+    assert!(is_new(&claim(&worker, 1, at(0), slot(1)).await));
+    worker.deadline = Duration::from_millis(20);
+    let stalled = worker.commit(token(1), vec![id(1)], at(0)).await;
+    assert!(matches!(stalled, Err(StoreFault::Stalled { .. })));
+    worker.deadline = PATIENCE;
+    drop(disk.verdicts);
+    settle(&worker, 1, at(1), 1, deferred()).await.unwrap();
+    assert!(is_new(&claim(&worker, 2, at(1), slot(1)).await));
     worker.close().await.unwrap();
 }
 

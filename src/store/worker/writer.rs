@@ -8,9 +8,7 @@ use super::syncer::Syncer;
 use super::{Answer, Poison};
 use crate::clock::Timestamp;
 use crate::store::ledger::{Backend, Ledger};
-use crate::store::{
-    ClaimId, ClaimRequest, Claimed, Durability, Query, Record, Settlement, StoreFault, Token,
-};
+use crate::store::{ClaimId, ClaimRequest, Claimed, Query, Record, Settlement, StoreFault, Token};
 
 /// One call of the store, with where its answer goes.
 pub(super) enum Request {
@@ -25,8 +23,8 @@ pub(super) enum Request {
         token: Token,
         at: Timestamp,
         settlements: Vec<Settlement>,
-        durability: Durability,
-        answer: Answer<()>,
+        /// Nobody waits for one that need only be durable soon.
+        answer: Option<Answer<()>>,
     },
     Release {
         token: Token,
@@ -96,11 +94,15 @@ impl<B: Backend> Writer<B> {
             Request::Claim(request, answer) => self.claim(&request, answer),
             Request::Commit { token, ids, at, answer } => {
                 let done = self.sound().and_then(|ledger| ledger.commit(token, &ids, at));
-                self.finish(done, Durability::Now, answer);
+                self.finish(done, answer);
             }
-            Request::Settle { token, at, settlements, durability, answer } => {
+            Request::Settle { token, at, settlements, answer } => {
                 let done = self.sound().and_then(|ledger| ledger.settle(token, at, &settlements));
-                self.finish(done, durability, answer);
+                match (answer, done) {
+                    (Some(answer), done) => self.finish(done, answer),
+                    (None, Ok(())) => self.syncer.written(),
+                    (None, Err(fault)) => tracing::warn!(%fault, "an outcome was not written"),
+                }
             }
             Request::Release { token, ids, answer } => {
                 let done = self.sound().map(|ledger| ledger.release(token, &ids));
@@ -114,7 +116,9 @@ impl<B: Backend> Writer<B> {
             }
             Request::Sweep { now, most, answer } => {
                 let swept = self.sound().and_then(|ledger| ledger.sweep(now, most));
-                self.syncer.written();
+                if !matches!(swept, Ok(0)) {
+                    self.syncer.written();
+                }
                 let _ = answer.send(swept);
             }
             Request::Close(_) => {}
@@ -141,19 +145,12 @@ impl<B: Backend> Writer<B> {
         }
     }
 
-    fn finish(&mut self, done: Result<(), StoreFault>, durability: Durability, answer: Answer<()>) {
-        match (done, durability) {
-            (Ok(()), Durability::Now) => {
-                if !self.syncer.acknowledge(answer) {
-                    self.poison.set(
-                        "the claim store's syncer thread ended; restart mailonce and report this".into(),
-                    );
-                }
-            }
-            (done, _) => {
-                self.syncer.written();
-                let _ = answer.send(done);
-            }
+    /// Acknowledges a write once it is durable.
+    fn finish(&mut self, done: Result<(), StoreFault>, answer: Answer<()>) {
+        if done.is_err() {
+            let _ = answer.send(done);
+        } else if !self.syncer.acknowledge(answer) {
+            self.poison.set("the claim store's syncer thread ended; restart mailonce and report this".into());
         }
     }
 }

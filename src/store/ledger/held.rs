@@ -1,4 +1,4 @@
-//! The claims that have sent nothing yet, kept in memory only.
+//! The claims that somebody holds, in memory: nothing is read back to end one.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
@@ -6,12 +6,21 @@ use std::ops::Bound;
 use super::super::{ClaimId, Record, State, Token};
 use crate::clock::Timestamp;
 
-/// Claims in state `pending`, each lying over the record that its id had
-/// before. Forgetting one uncovers that record again.
+/// Claims in state `pending` or `committing`, each lying over the record that
+/// its id had before. Forgetting one uncovers that record again.
 #[derive(Debug, Default)]
-pub(super) struct PendingClaims {
-    records: BTreeMap<ClaimId, Record>,
+pub(super) struct HeldClaims {
+    claims: BTreeMap<ClaimId, Held>,
     leases: BTreeSet<(Timestamp, ClaimId)>,
+}
+
+/// A claim that a token holds.
+#[derive(Clone, Debug)]
+pub(super) struct Held {
+    pub(super) record: Record,
+    /// The expiry entry of the record underneath, which means nothing any more
+    /// once this claim writes a record of its own.
+    pub(super) stale: Option<Timestamp>,
 }
 
 /// When the lease of a pending record ends, and who holds it.
@@ -22,36 +31,52 @@ fn lease(record: &Record) -> Option<(Timestamp, Token)> {
     }
 }
 
-impl PendingClaims {
-    pub(super) fn insert(&mut self, record: Record) {
+impl HeldClaims {
+    /// `stale` is the expiry entry of the record underneath, which means
+    /// nothing any more once this claim writes a record of its own.
+    pub(super) fn insert(&mut self, record: Record, stale: Option<Timestamp>) {
         self.remove(&record.id);
         if let Some((until, _)) = lease(&record) {
             self.leases.insert((until, record.id));
-            self.records.insert(record.id, record);
         }
+        self.claims.insert(record.id, Held { record, stale });
     }
 
-    pub(super) fn remove(&mut self, id: &ClaimId) -> Option<Record> {
-        let record = self.records.remove(id)?;
-        if let Some((until, _)) = lease(&record) {
+    /// The claim on `id`, if `token` holds it.
+    pub(super) fn of(&self, id: &ClaimId, token: Token) -> Option<&Held> {
+        let holds = |claim: &&Held| match claim.record.state {
+            State::Pending { holder, .. } | State::Committing { holder } => holder == token,
+            State::Settled(_) => false,
+        };
+        self.claims.get(id).filter(holds)
+    }
+
+    pub(super) fn remove(&mut self, id: &ClaimId) {
+        let Some(claim) = self.claims.remove(id) else { return };
+        if let Some((until, _)) = lease(&claim.record) {
             self.leases.remove(&(until, *id));
         }
-        Some(record)
     }
 
     pub(super) fn get(&self, id: &ClaimId) -> Option<&Record> {
-        self.records.get(id)
+        self.claims.get(id).map(|claim| &claim.record)
     }
 
-    /// Notes one more request for `id`; false where it is not pending.
+    /// See [`HeldClaims::insert`].
+    pub(super) fn stale(&self, id: &ClaimId) -> Option<Timestamp> {
+        self.claims.get(id)?.stale
+    }
+
+    /// Notes one more request for `id`; false where nobody holds it.
     pub(super) fn touch(&mut self, id: &ClaimId, at: Timestamp, duplicate: bool) -> bool {
-        let Some(record) = self.records.get_mut(id) else { return false };
+        let Some(Held { record, .. }) = self.claims.get_mut(id) else { return false };
         record.last_seen = at;
         record.duplicates += u64::from(duplicate);
         true
     }
 
-    pub(super) fn held_by(&self, id: &ClaimId, token: Token) -> bool {
+    /// Whether `token` holds `id` and has not begun to commit it.
+    pub(super) fn is_pending(&self, id: &ClaimId, token: Token) -> bool {
         self.get(id).and_then(lease).is_some_and(|(_, holder)| holder == token)
     }
 
@@ -63,7 +88,7 @@ impl PendingClaims {
     /// Up to `most` records in the order of their ids, from behind `after`.
     pub(super) fn range(&self, after: Option<&ClaimId>, most: usize) -> impl Iterator<Item = &Record> {
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
-        self.records.range((from, Bound::Unbounded)).map(|(_, record)| record).take(most)
+        self.claims.range((from, Bound::Unbounded)).map(|(_, claim)| &claim.record).take(most)
     }
 
     /// Forgets up to `most` claims whose lease ran out at `before` or

@@ -1,0 +1,551 @@
+//! One connection and one transaction, over a stream in memory.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, DuplexStream, ReadBuf, duplex};
+use tokio::join;
+use tokio::time::Instant;
+
+use super::super::connection::{Connection, Incomplete};
+use super::super::fault::{Phase, UpstreamFault};
+use super::super::transaction::{Failure, Standing, prepare};
+use super::*;
+use crate::smtp::client::{Due, END_OF_DATA, LAST_CHUNK, ProtocolFault, ReplyFault};
+
+/// Counts what is written at once.
+#[derive(Debug)]
+struct Counting {
+    stream: DuplexStream,
+    writes: Arc<AtomicUsize>,
+}
+
+impl AsyncRead for Counting {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buffer)
+    }
+}
+
+impl AsyncWrite for Counting {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let result = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        if result.is_ready() {
+            self.writes.fetch_add(1, Ordering::SeqCst);
+        }
+        result
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+/// Both ends, greeted, with `room` octets in each direction.
+async fn joined(room: usize, offered: &str) -> (Connection<Counting>, Peer<DuplexStream>, Arc<AtomicUsize>) {
+    let (near, far) = duplex(room);
+    let writes = Arc::new(AtomicUsize::new(0));
+    let stream = Counting { stream: near, writes: writes.clone() };
+    let mut connection = Connection::new(stream, "mx.example:25".into(), TIMEOUTS);
+    let mut peer = Peer { stream: far };
+    let (hello, ()) = join!(connection.hello("relay.example"), peer.greet(offered));
+    hello.unwrap();
+    writes.store(0, Ordering::SeqCst);
+    (connection, peer, writes)
+}
+
+#[track_caller]
+fn rejected(result: Result<Standing, Failure>) -> Vec<Option<u16>> {
+    match result {
+        Ok(Standing::Ready { rejected, .. }) => rejected_codes(&rejected),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[track_caller]
+fn settled(result: Result<Standing, Failure>) -> (Vec<u16>, bool) {
+    match result {
+        Ok(Standing::Settled { replies, keep }) => (codes(&replies), keep),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[track_caller]
+fn fault(result: Result<Standing, Failure>) -> UpstreamFault {
+    result.err().unwrap().fault
+}
+
+#[tokio::test]
+async fn envelope_and_data_go_out_in_one_write() {
+    let (mut connection, mut peer, writes) = joined(1 << 16, PIPELINING).await;
+    let (envelope, content) = (envelope(), content("Subject: x\r\n\r\n.dot\r\n"));
+    let far = async {
+        peer.hear(GROUP).await;
+        assert_eq!(writes.swap(0, Ordering::SeqCst), 1);
+        peer.say(GRANTED).await;
+        peer.hear("Subject: x\r\n\r\n..dot\r\n").await;
+        assert_eq!(writes.swap(0, Ordering::SeqCst), 1);
+    };
+    let (result, ()) = join!(prepare(&mut connection, &envelope, &content), far);
+    assert_eq!(rejected(result), [None, None]);
+    let far = async {
+        peer.hear(".\r\n").await;
+        peer.say("250 2.0.0 taken\r\n").await;
+    };
+    let (reply, ()) = join!(connection.complete(END_OF_DATA), far);
+    assert_eq!(reply.unwrap(), Reply::new(250, "2.0.0 taken"));
+    assert!(connection.is_quiet() && !connection.dirty);
+}
+
+#[tokio::test]
+async fn with_chunking_a_small_message_goes_out_in_one_write() {
+    let (mut connection, mut peer, writes) = joined(1 << 16, CHUNKING).await;
+    let (envelope, content) = (envelope(), content("Subject: x\r\n\r\n.dot\r\n"));
+    let far = async {
+        peer.hear(&GROUP.replace("DATA", "BDAT 20")).await;
+        peer.hear("Subject: x\r\n\r\n.dot\r\n").await;
+        assert_eq!(writes.load(Ordering::SeqCst), 1);
+        peer.say("250 sender\r\n550 b\r\n250 c\r\n250 20 octets\r\n").await;
+    };
+    let (result, ()) = join!(prepare(&mut connection, &envelope, &content), far);
+    assert_eq!(rejected(result), [Some(550), None]);
+    let far = async {
+        peer.hear("BDAT 0 LAST\r\n").await;
+        peer.say("250 taken\r\n").await;
+    };
+    let (reply, ()) = join!(connection.complete(LAST_CHUNK), far);
+    assert!(reply.unwrap().is_success());
+    assert!(connection.dirty, "a partial transaction is followed by RSET");
+}
+
+#[tokio::test]
+async fn without_pipelining_each_command_waits() {
+    let (mut connection, mut peer, _) = joined(1 << 16, PLAIN).await;
+    let (envelope, content) = (envelope(), content("x\r\n"));
+    let far = async {
+        for (command, reply) in [
+            (MAIL, "250 ok\r\n"),
+            ("RCPT TO:<b@x.example>\r\n", "450 later\r\n"),
+            ("RCPT TO:<c@x.example>\r\n", "252 perhaps\r\n"),
+            ("DATA\r\n", "354 go\r\n"),
+        ] {
+            let mut heard = vec![0; 1000];
+            let count = peer.stream.read(&mut heard).await.unwrap();
+            assert_eq!(String::from_utf8_lossy(&heard[..count]), command);
+            peer.say(reply).await;
+        }
+        peer.hear("x\r\n").await;
+    };
+    let (result, ()) = join!(prepare(&mut connection, &envelope, &content), far);
+    assert_eq!(rejected(result), [Some(450), None]);
+}
+
+#[tokio::test]
+async fn without_pipelining_nothing_is_asked_in_vain() {
+    let (mut connection, mut peer, _) = joined(1 << 16, PLAIN).await;
+    let (envelope, content) = (envelope(), content("x\r\n"));
+    let far = async {
+        peer.hear(MAIL).await;
+        peer.say("250 ok\r\n").await;
+        peer.hear("RCPT TO:<b@x.example>\r\n").await;
+        peer.say("550 no\r\n").await;
+        peer.hear("RCPT TO:<c@x.example>\r\n").await;
+        peer.say("551 no\r\n").await;
+    };
+    let (result, ()) = join!(prepare(&mut connection, &envelope, &content), far);
+    assert_eq!(settled(result), (vec![550, 551], true));
+    let far = async {
+        peer.hear("RSET\r\n").await;
+        peer.say("250 ok\r\n").await;
+        peer.hear(MAIL).await;
+        peer.say("450 later\r\n").await;
+    };
+    let (result, ()) = join!(prepare(&mut connection, &envelope, &content), far);
+    assert_eq!(settled(result), (vec![450, 450], true));
+    drop(connection);
+    peer.hear_last("").await;
+}
+
+/// What becomes of a pipelined transaction that is answered with `replies`.
+async fn answered(offered: &str, replies: &str) -> Result<Standing, Failure> {
+    let (mut connection, mut peer, _) = joined(1 << 16, offered).await;
+    let (envelope, content) = (envelope(), content("x\r\n"));
+    let far = async {
+        peer.hear(MAIL).await;
+        peer.say(replies).await;
+    };
+    join!(prepare(&mut connection, &envelope, &content), far).0
+}
+
+#[tokio::test]
+async fn refusals_settle_each_recipient() {
+    let settles = async |replies: &str| settled(answered(PIPELINING, replies).await);
+    let all = settles("250 a\r\n550 b\r\n450 c\r\n554 none\r\n").await;
+    assert_eq!(all, (vec![550, 450], true));
+    let mail = settles("452 full\r\n503 b\r\n503 c\r\n503 data\r\n").await;
+    assert_eq!(mail, (vec![452, 452], true));
+    let data = settles("250 a\r\n550 b\r\n250 c\r\n451 later\r\n").await;
+    assert_eq!(data, (vec![550, 451], true));
+}
+
+#[tokio::test]
+async fn a_connection_that_wants_content_nobody_is_to_get_is_dropped() {
+    for replies in ["250 a\r\n550 b\r\n550 c\r\n354 go\r\n", "550 a\r\n503 b\r\n503 c\r\n354 go\r\n"] {
+        assert!(!settled(answered(PIPELINING, replies).await).1);
+    }
+    let replies = "250 a\r\n550 b\r\n550 c\r\n250 chunk\r\n";
+    assert_eq!(settled(answered(CHUNKING, replies).await), (vec![550, 550], false));
+}
+
+#[tokio::test]
+async fn service_closing_is_for_all_recipients() {
+    for replies in
+        ["421 bye\r\n", "250 a\r\n421 b\r\n250 c\r\n354 go\r\n", "250 a\r\n250 b\r\n250 c\r\n421 data\r\n"]
+    {
+        let fault = fault(answered(PIPELINING, replies).await);
+        assert!(matches!(fault, UpstreamFault::ServiceClosing { .. }), "{fault:?}");
+    }
+}
+
+#[tokio::test]
+async fn replies_out_of_class_or_form_are_faults() {
+    let protocol = async |replies: &str| match fault(answered(PIPELINING, replies).await) {
+        UpstreamFault::Protocol { fault, .. } => fault,
+        other => panic!("{other:?}"),
+    };
+    let wrong = protocol("250 a\r\n250 b\r\n250 c\r\n250 data\r\n").await;
+    assert!(matches!(wrong, ProtocolFault::WrongClass { due: Due::Data, .. }));
+    let wrong = protocol("250 a\r\n354 b\r\n").await;
+    assert!(matches!(wrong, ProtocolFault::WrongClass { due: Due::Recipient(0), .. }));
+    let long = format!("250 {}", "x".repeat(3000));
+    assert_eq!(protocol(&long).await, ProtocolFault::Malformed(ReplyFault::LineTooLong));
+    let early = protocol("250 a\r\n250 b\r\n250 c\r\n354 go\r\n250 taken\r\n").await;
+    assert_eq!(early, ProtocolFault::Early(Some(Reply::new(250, "taken"))));
+}
+
+#[tokio::test]
+async fn a_reply_in_the_middle_of_the_content_ends_it() {
+    let (mut connection, mut peer, _) = joined(1 << 12, PIPELINING).await;
+    let (envelope, content) = (envelope(), content(&"line\r\n".repeat(100_000)));
+    let far = async {
+        peer.hear(GROUP).await;
+        peer.say(GRANTED).await;
+        peer.hear("line\r\n").await;
+        peer.say("250 taken\r\n").await;
+    };
+    let (result, ()) = join!(prepare(&mut connection, &envelope, &content), far);
+    let UpstreamFault::Protocol { at, fault } = fault(result) else { panic!() };
+    assert_eq!(at.phase, Phase::Body);
+    assert_eq!(fault, ProtocolFault::Early(Some(Reply::new(250, "taken"))));
+}
+
+#[tokio::test]
+async fn a_close_in_the_middle_of_the_content_ends_it() {
+    for goodbye in ["", "421 too big for today\r\n"] {
+        let (mut connection, mut peer, _) = joined(1 << 12, PIPELINING).await;
+        let (envelope, content) = (envelope(), content(&"line\r\n".repeat(100_000)));
+        let far = async {
+            peer.hear(GROUP).await;
+            peer.say(GRANTED).await;
+            peer.hear("line\r\n").await;
+            peer.say(goodbye).await;
+            peer.stream.shutdown().await.unwrap();
+        };
+        let (result, ()) = join!(prepare(&mut connection, &envelope, &content), far);
+        match fault(result) {
+            UpstreamFault::Closed { at, .. } => assert_eq!((at.phase, goodbye), (Phase::Body, "")),
+            fault => assert!(matches!(fault, UpstreamFault::ServiceClosing { .. })),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_chunk_refused_half_way_is_not_sent_to_its_end() {
+    for replies in ["552 a\r\n", "250 a\r\n550 b\r\n250 c\r\n552 chunk\r\n", "250 a\r\n550 b\r\n553 c\r\n"] {
+        let (mut connection, mut peer, _) = joined(1 << 12, CHUNKING).await;
+        let (envelope, content) = (envelope(), content(&"line\r\n".repeat(100_000)));
+        let far = async {
+            peer.hear(MAIL).await;
+            peer.say(replies).await;
+            // It need not wait for what it does not want.
+            peer.stream.shutdown().await.unwrap();
+            let mut rest = Vec::new();
+            peer.stream.read_to_end(&mut rest).await.unwrap();
+            assert!(rest.len() < 300_000);
+        };
+        let near = async {
+            let result = prepare(&mut connection, &envelope, &content).await;
+            drop(connection);
+            result
+        };
+        let (result, ()) = join!(near, far);
+        let (codes, keep) = settled(result);
+        assert!(codes.iter().all(|code| code / 10 == 55), "{codes:?}");
+        assert!(!keep);
+    }
+}
+
+#[tokio::test]
+async fn a_chunk_can_not_be_taken_before_it_is_complete() {
+    let (mut connection, mut peer, _) = joined(1 << 12, CHUNKING).await;
+    let (envelope, content) = (envelope(), content(&"line\r\n".repeat(100_000)));
+    let far = async {
+        peer.hear(MAIL).await;
+        peer.say("250 a\r\n250 b\r\n250 c\r\n250 chunk\r\n").await;
+    };
+    let (result, ()) = join!(prepare(&mut connection, &envelope, &content), far);
+    let fault = fault(result);
+    assert!(matches!(fault, UpstreamFault::Protocol { fault: ProtocolFault::Early(Some(_)), .. }));
+}
+
+#[tokio::test]
+async fn large_and_filed_content_arrives_whole() {
+    let text = ".dot\r\nsome more\r\n".repeat(20_000);
+    for (offered, last) in [(PIPELINING, END_OF_DATA), (CHUNKING, LAST_CHUNK)] {
+        let (mut connection, mut peer, _) = joined(1 << 14, offered).await;
+        let (envelope, content) = (envelope(), content_in_file("Subject: x\r\n\r\n", text.as_bytes()));
+        let far = async {
+            if offered == PIPELINING {
+                peer.hear(GROUP).await;
+                peer.say(GRANTED).await;
+                peer.hear("Subject: x\r\n\r\n").await;
+                peer.hear(&text.replace(".dot", "..dot")).await;
+            } else {
+                let group = format!("BDAT {}\r\n", text.len() + 14);
+                peer.hear(&GROUP.replace("DATA\r\n", &group)).await;
+                peer.hear("Subject: x\r\n\r\n").await;
+                peer.hear(&text).await;
+                peer.say("250 a\r\n250 b\r\n250 c\r\n250 chunk\r\n").await;
+            }
+        };
+        let (result, ()) = join!(prepare(&mut connection, &envelope, &content), far);
+        match result {
+            Ok(Standing::Ready { ending, .. }) => assert_eq!(ending, last),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn content_that_can_not_be_read_is_our_own_fault() {
+    let mut content = Rendition::new();
+    content.push_file(Arc::new(tempfile::tempfile().unwrap()), 0..10);
+    let (mut connection, mut peer, _) = joined(1 << 14, PIPELINING).await;
+    let envelope = envelope();
+    let far = async {
+        peer.hear(GROUP).await;
+        peer.say(GRANTED).await;
+    };
+    let (result, ()) = join!(prepare(&mut connection, &envelope, &content), far);
+    assert_eq!(fault(result).reply().code(), 451);
+}
+
+#[tokio::test]
+async fn empty_content_has_no_chunk_but_the_last() {
+    let (mut connection, mut peer, _) = joined(1 << 14, CHUNKING).await;
+    let (envelope, content) = (envelope(), Rendition::new());
+    let far = async {
+        peer.hear(&GROUP.replace("DATA\r\n", "")).await;
+        peer.say("250 a\r\n250 b\r\n250 c\r\n").await;
+    };
+    let (result, ()) = join!(prepare(&mut connection, &envelope, &content), far);
+    assert_eq!(rejected(result), [None, None]);
+}
+
+#[tokio::test]
+async fn smtputf8_is_asked_for_only_where_it_is_needed() {
+    let mut envelope = envelope();
+    envelope.parameters.smtputf8 = true;
+    let content = content("x\r\n");
+    let (mut connection, mut peer, _) = joined(1 << 14, PIPELINING).await;
+    let far = async {
+        peer.hear(GROUP).await;
+        peer.say("450 a\r\n503 b\r\n503 c\r\n503 d\r\n").await;
+    };
+    let (result, ()) = join!(prepare(&mut connection, &envelope, &content), far);
+    assert_eq!(settled(result).0, [450, 450]);
+    envelope.recipients[1] = Recipient::new(Path::parse("jürgen@x.example").unwrap());
+    let fault = fault(prepare(&mut connection, &envelope, &content).await);
+    assert_eq!(fault.reply().code(), 550);
+    assert_eq!(fault.reply().enhanced_code(), Some("5.6.7"));
+    assert!(connection.is_quiet());
+}
+
+/// A connection at the point where only the final dot is missing.
+async fn prepared(room: usize) -> (Connection<Counting>, Peer<DuplexStream>) {
+    let (mut connection, mut peer, _) = joined(room, PIPELINING).await;
+    let (envelope, content) = (envelope(), content("x\r\n"));
+    let far = async {
+        peer.hear(GROUP).await;
+        peer.say(GRANTED).await;
+        peer.hear("x\r\n").await;
+    };
+    let (result, ()) = join!(prepare(&mut connection, &envelope, &content), far);
+    rejected(result);
+    (connection, peer)
+}
+
+#[tokio::test]
+async fn what_comes_before_the_dot_is_never_an_acceptance() {
+    for early in ["250 taken\r\n", "2", "421 bye\r\n", "\r\n"] {
+        let (mut connection, mut peer) = prepared(1 << 14).await;
+        peer.say(early).await;
+        let result = connection.complete(END_OF_DATA).await;
+        assert!(matches!(result, Err(Incomplete::Unsent(_))), "{early:?}: {result:?}");
+        drop(connection);
+        peer.hear_last("").await;
+    }
+}
+
+#[tokio::test]
+async fn a_connection_found_dead_before_the_dot_leaves_no_doubt() {
+    let (mut connection, peer) = prepared(1 << 14).await;
+    drop(peer);
+    let result = connection.complete(END_OF_DATA).await;
+    assert!(matches!(result, Err(Incomplete::Unsent(UpstreamFault::Closed { .. }))), "{result:?}");
+}
+
+#[tokio::test]
+async fn after_the_dot_only_a_final_reply_settles() {
+    for (answer, closing) in [
+        ("", false),
+        ("250 tak", false),
+        ("250-taken\r\n", false),
+        ("hello\r\n", false),
+        ("354 go\r\n", false),
+        ("250-a\r\n550 b\r\n", false),
+        ("421 bye\r\n", true),
+    ] {
+        let (mut connection, mut peer) = prepared(1 << 14).await;
+        let far = async {
+            peer.hear(".\r\n").await;
+            peer.say(answer).await;
+            peer.stream.shutdown().await.unwrap();
+        };
+        let (result, ()) = join!(connection.complete(END_OF_DATA), far);
+        let Err(Incomplete::InDoubt(fault)) = result else { panic!("{answer:?}: {result:?}") };
+        assert_eq!(matches!(fault, UpstreamFault::ServiceClosing { .. }), closing, "{answer:?}");
+    }
+    for answer in ["250 2.0.0 taken\r\n", "452 4.3.1 full\r\n", "554-no\r\n554 spam\r\n"] {
+        let (mut connection, mut peer) = prepared(1 << 14).await;
+        let far = async {
+            peer.hear(".\r\n").await;
+            peer.say(answer).await;
+        };
+        let (result, ()) = join!(connection.complete(END_OF_DATA), far);
+        let mut wire = Vec::new();
+        result.unwrap().write_to(&mut wire);
+        assert_eq!(wire, answer.as_bytes());
+    }
+}
+
+#[tokio::test]
+async fn a_dot_that_left_in_part_is_a_doubt_and_one_that_never_left_is_none() {
+    // The far end has room for two octets of the three, and reads none.
+    let (mut connection, mut peer) = prepared(256).await;
+    peer.stream.write_all(b"").await.unwrap();
+    connection.write(&[b'x'; 254], Phase::Body, TIMEOUTS.block).await.unwrap();
+    let far = async {
+        tokio::task::yield_now().await;
+        tokio::task::yield_now().await;
+        drop(peer);
+    };
+    let (result, ()) = join!(connection.complete(END_OF_DATA), far);
+    assert!(matches!(result, Err(Incomplete::InDoubt(_))), "{result:?}");
+
+    let (mut connection, peer) = prepared(256).await;
+    connection.write(&[b'x'; 256], Phase::Body, TIMEOUTS.block).await.unwrap();
+    let far = async {
+        tokio::task::yield_now().await;
+        tokio::task::yield_now().await;
+        drop(peer);
+    };
+    let (result, ()) = join!(connection.complete(END_OF_DATA), far);
+    assert!(matches!(result, Err(Incomplete::Unsent(_))), "{result:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_phase_has_its_deadline() {
+    let (near, far) = duplex(64);
+    let mut connection = Connection::new(near, "mx.example:25".into(), TIMEOUTS);
+    let start = Instant::now();
+    let fault = connection.hello("relay.example").await.unwrap_err();
+    assert_eq!((fault.at().phase, start.elapsed()), (Phase::Greeting, TIMEOUTS.greeting));
+    drop(far);
+
+    let (envelope, long) = (envelope(), content(&"line\r\n".repeat(100_000)));
+    for (replies, phase, limit) in [
+        ("", Phase::Mail, TIMEOUTS.envelope),
+        ("250 a\r\n25", Phase::Recipient, TIMEOUTS.envelope),
+        ("250 a\r\n250 b\r\n250 c\r\n", Phase::Data, TIMEOUTS.data),
+        (GRANTED, Phase::Body, TIMEOUTS.block),
+    ] {
+        let (mut connection, mut peer, _) = joined(1 << 10, PIPELINING).await;
+        let start = Instant::now();
+        let far = async {
+            peer.hear(GROUP).await;
+            peer.say(replies).await;
+        };
+        let (result, ()) = join!(prepare(&mut connection, &envelope, &long), far);
+        let failure = result.unwrap_err();
+        assert!(matches!(failure.fault, UpstreamFault::TimedOut { .. }), "{failure:?}");
+        assert_eq!((failure.fault.at().phase, start.elapsed()), (phase, limit));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn silence_after_the_dot_is_a_doubt_in_the_end() {
+    let (mut connection, mut peer) = prepared(1 << 14).await;
+    let start = Instant::now();
+    let (result, ()) = join!(connection.complete(END_OF_DATA), peer.hear(".\r\n"));
+    assert!(matches!(result, Err(Incomplete::InDoubt(UpstreamFault::TimedOut { .. }))), "{result:?}");
+    assert_eq!(start.elapsed(), TIMEOUTS.completion);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_late_reply_within_the_deadline_counts() {
+    let (mut connection, mut peer) = prepared(1 << 14).await;
+    let far = async {
+        peer.hear(".\r\n").await;
+        tokio::time::advance(TIMEOUTS.completion - Duration::from_secs(1)).await;
+        peer.say("250 taken\r\n").await;
+    };
+    let (result, ()) = join!(connection.complete(END_OF_DATA), far);
+    assert!(result.unwrap().is_success());
+}
+
+#[tokio::test]
+async fn helo_follows_where_ehlo_is_refused_for_good() {
+    let (near, far) = duplex(1 << 10);
+    let mut connection = Connection::new(near, "mx.example:25".into(), TIMEOUTS);
+    let mut peer = Peer { stream: far };
+    let far = async {
+        peer.greet("502 what?\r\n").await;
+        peer.hear("HELO relay.example\r\n").await;
+        peer.say("250 hello\r\n").await;
+    };
+    let (result, ()) = join!(connection.hello("relay.example"), far);
+    result.unwrap();
+    assert!(!connection.client.capabilities().pipelining);
+}
+
+#[tokio::test]
+async fn an_answer_before_its_question_is_a_fault_from_the_first_line_on() {
+    let (near, far) = duplex(1 << 10);
+    let mut connection = Connection::new(near, "mx.example:25".into(), TIMEOUTS);
+    let mut peer = Peer { stream: far };
+    peer.say("220 ready\r\n250 PIPELINING\r\n").await;
+    let fault = connection.hello("relay.example").await.unwrap_err();
+    assert!(matches!(fault, UpstreamFault::Protocol { fault: ProtocolFault::Early(_), .. }), "{fault:?}");
+}
