@@ -157,6 +157,8 @@ impl Conversation {
                 return Ok(());
             }
             match action {
+                // What is left of a message that was refused is not the next one's.
+                Action::Continue if self.session.receiving().is_none() => body.clear(),
                 Action::Continue => {}
                 Action::Read => self.read().await?,
                 Action::Deliver(delivery) => {

@@ -1,0 +1,384 @@
+//! An upstream that does what a test tells it, step by step.
+
+use std::collections::VecDeque;
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use rustix::net::{AddressFamily, SocketType};
+
+use super::Watched;
+use super::got::{Got, path_of};
+
+/// A step of a session at which something can be asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum At {
+    /// Before the greeting.
+    Connect,
+    Ehlo,
+    Mail,
+    /// RCPT of this address.
+    Rcpt(String),
+    Data,
+    /// The message is there; it is kept only if it is accepted.
+    Dot,
+}
+
+/// What to do at a step.
+#[derive(Clone, Debug)]
+pub enum Do {
+    /// Say this instead; lines are separated by LF. 421 closes, too.
+    Say(String),
+    /// Close without a word.
+    Drop,
+    /// Keep the message, then close without a word.
+    AcceptDrop,
+    /// Wait for the gate, then do as it says.
+    Wait(Gate),
+}
+
+/// Stops a session until the test lets it on.
+#[derive(Clone, Debug, Default)]
+pub struct Gate(Arc<Watched<(bool, Option<Then>)>>);
+
+#[derive(Clone, Debug)]
+enum Then {
+    GoOn,
+    Say(String),
+    Drop,
+}
+
+impl Gate {
+    /// Waits until a session stands here.
+    pub fn reached(&self) {
+        self.0.wait(|(reached, _)| reached.then_some(())).expect("nobody came to the gate");
+    }
+
+    /// Lets the session go on as if nothing had been.
+    pub fn open(&self) {
+        self.0.change(|(_, then)| *then = Some(Then::GoOn));
+    }
+
+    /// Lets the session go on with this reply.
+    pub fn say(&self, reply: &str) {
+        self.0.change(|(_, then)| *then = Some(Then::Say(reply.to_owned())));
+    }
+
+    /// Closes the connection.
+    pub fn close(&self) {
+        self.0.change(|(_, then)| *then = Some(Then::Drop));
+    }
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// Steps that are asked for once, in order.
+    once: VecDeque<(At, Do)>,
+    /// Steps that are asked for each time.
+    always: Vec<(At, Do)>,
+    down: bool,
+    connections: usize,
+    messages: Vec<Got>,
+    commands: Vec<String>,
+    open: Vec<TcpStream>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    offers: Vec<String>,
+    state: Watched<State>,
+}
+
+/// The upstream.
+#[derive(Debug)]
+pub struct Upstream {
+    pub address: SocketAddr,
+    shared: Arc<Shared>,
+    /// Bound but not listening yet: connections are refused.
+    reserved: Option<OwnedFd>,
+}
+
+impl Upstream {
+    /// One that offers the usual extensions, and accepts everything.
+    pub fn start() -> Self {
+        Self::offering(&["PIPELINING", "8BITMIME", "SMTPUTF8", "ENHANCEDSTATUSCODES", "DSN", "SIZE"])
+    }
+
+    /// One that offers these extensions.
+    pub fn offering(offers: &[&str]) -> Self {
+        let mut upstream = Self::refusing(offers);
+        upstream.listen();
+        upstream
+    }
+
+    /// One that owns its port but refuses connections until [`Self::listen`].
+    pub fn asleep() -> Self {
+        Self::refusing(&["PIPELINING", "8BITMIME"])
+    }
+
+    fn refusing(offers: &[&str]) -> Self {
+        let socket = rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
+        rustix::net::bind(&socket, &SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+        let address = rustix::net::getsockname(&socket).unwrap().try_into().unwrap();
+        let offers = offers.iter().map(|&offer| offer.to_owned()).collect();
+        let shared = Arc::new(Shared { offers, state: Watched::default() });
+        Self { address, shared, reserved: Some(socket) }
+    }
+
+    pub fn listen(&mut self) {
+        let socket = self.reserved.take().expect("it listens already");
+        rustix::net::listen(&socket, 128).unwrap();
+        let listener = TcpListener::from(socket);
+        let shared = self.shared.clone();
+        std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let shared = shared.clone();
+                std::thread::spawn(move || shared.admit(stream));
+            }
+        });
+    }
+
+    /// From now on connections end before the greeting; those that are open
+    /// end at once.
+    pub fn down(&self) {
+        self.shared.state.change(|state| {
+            state.down = true;
+            for stream in state.open.drain(..) {
+                let _ = stream.shutdown(Shutdown::Both);
+            }
+        });
+    }
+
+    pub fn up(&self) {
+        self.shared.state.change(|state| state.down = false);
+    }
+
+    /// Does this once at that step; what is asked for first is done first.
+    pub fn once(&self, at: At, what: Do) {
+        self.shared.state.change(|state| state.once.push_back((at, what)));
+    }
+
+    /// Says this once at that step.
+    pub fn say(&self, at: At, reply: &str) {
+        self.once(at, Do::Say(reply.to_owned()));
+    }
+
+    /// Does this every time at that step.
+    pub fn always(&self, at: At, what: Do) {
+        self.shared.state.change(|state| state.always.push((at, what)));
+    }
+
+    /// Stops the next session at that step.
+    pub fn gate(&self, at: At) -> Gate {
+        let gate = Gate::default();
+        self.once(at, Do::Wait(gate.clone()));
+        gate
+    }
+
+    /// Connections so far.
+    pub fn connections(&self) -> usize {
+        self.shared.state.lock().connections
+    }
+
+    /// Messages so far.
+    pub fn messages(&self) -> Vec<Got> {
+        self.shared.state.lock().messages.clone()
+    }
+
+    /// Every command line so far.
+    pub fn commands(&self) -> Vec<String> {
+        self.shared.state.lock().commands.clone()
+    }
+
+    /// The only message there is.
+    #[track_caller]
+    pub fn only(&self) -> Got {
+        let mut messages = self.messages();
+        assert_eq!(messages.len(), 1, "{messages:?}");
+        messages.remove(0)
+    }
+
+    /// Waits until so many messages are there.
+    #[track_caller]
+    pub fn wait(&self, count: usize) -> Vec<Got> {
+        let all = |state: &mut State| (state.messages.len() >= count).then(|| state.messages.clone());
+        self.shared
+            .state
+            .wait(all)
+            .unwrap_or_else(|| panic!("{count} messages were due, not {:?}", self.messages()))
+    }
+}
+
+impl Shared {
+    fn admit(&self, stream: TcpStream) {
+        let down = self.state.change(|state| {
+            state.connections += 1;
+            state.open.push(stream.try_clone().unwrap());
+            state.down
+        });
+        if !down {
+            // A connection that ends early is the other side's right.
+            let _ = self.talk(&stream);
+        }
+        let _ = stream.shutdown(Shutdown::Both);
+    }
+
+    fn talk(&self, stream: &TcpStream) -> io::Result<()> {
+        stream.set_nodelay(true)?;
+        let mut reader = BufReader::new(stream);
+        self.answer(stream, At::Connect, "220 upstream.test ESMTP")?;
+        let (mut mail, mut rcpt) = (String::new(), Vec::new());
+        let mut chunks = Vec::new();
+        loop {
+            let mut line = String::new();
+            if reader.read_line(&mut line)? == 0 {
+                return Ok(());
+            }
+            let line = line.trim_end().to_owned();
+            self.state.change(|state| state.commands.push(line.clone()));
+            let verb = line.split([' ', ':']).next().unwrap_or_default().to_ascii_uppercase();
+            let reply = match verb.as_str() {
+                "EHLO" => {
+                    let lines: Vec<_> = std::iter::once("250 upstream.test")
+                        .map(str::to_owned)
+                        .chain(self.offers.clone())
+                        .collect();
+                    self.answer(stream, At::Ehlo, &lines.join("\n"))?
+                }
+                "MAIL" => {
+                    mail = line;
+                    rcpt.clear();
+                    self.answer(stream, At::Mail, "250 2.1.0 sender fine")?
+                }
+                "RCPT" => {
+                    let reply = self.answer(stream, At::Rcpt(path_of(&line)), "250 2.1.5 recipient fine")?;
+                    if reply.starts_with('2') {
+                        rcpt.push(line);
+                    }
+                    reply
+                }
+                "DATA" if rcpt.is_empty() => say(stream, "554 5.5.1 no valid recipients")?,
+                "DATA" => {
+                    let reply = self.answer(stream, At::Data, "354 go ahead")?;
+                    if reply.starts_with('3') {
+                        let content = read_dots(&mut reader)?;
+                        self.end_of_data(
+                            stream,
+                            Got { mail: mail.clone(), rcpt: std::mem::take(&mut rcpt), content },
+                        )?;
+                    }
+                    reply
+                }
+                "BDAT" => {
+                    let octets: usize = line.split(' ').nth(1).and_then(|word| word.parse().ok()).unwrap();
+                    let mut chunk = vec![0; octets];
+                    reader.read_exact(&mut chunk)?;
+                    chunks.extend_from_slice(&chunk);
+                    if line.ends_with("LAST") {
+                        let (content, rcpt) = (std::mem::take(&mut chunks), std::mem::take(&mut rcpt));
+                        self.end_of_data(stream, Got { mail: mail.clone(), rcpt, content })?
+                    } else {
+                        say(stream, "250 2.0.0 chunk")?
+                    }
+                }
+                "QUIT" => {
+                    say(stream, "221 2.0.0 bye")?;
+                    return Ok(());
+                }
+                _ => say(stream, "250 2.0.0 ok")?,
+            };
+            if reply.starts_with("421") {
+                return Ok(());
+            }
+        }
+    }
+
+    fn end_of_data(&self, stream: &TcpStream, got: Got) -> io::Result<String> {
+        let keep = || {
+            self.state.change(|state| {
+                state.messages.push(got);
+                state.messages.len()
+            })
+        };
+        let what = match self.what(&At::Dot) {
+            Some(Do::Wait(gate)) => pass(&gate),
+            what => what,
+        };
+        match what {
+            Some(Do::Say(reply)) => {
+                if reply.starts_with('2') {
+                    keep();
+                }
+                say(stream, &reply)
+            }
+            Some(Do::AcceptDrop) => {
+                keep();
+                Err(io::ErrorKind::ConnectionAborted.into())
+            }
+            Some(Do::Drop) => Err(io::ErrorKind::ConnectionAborted.into()),
+            _ => say(stream, &format!("250 2.0.0 queued as {}", keep())),
+        }
+    }
+
+    fn what(&self, at: &At) -> Option<Do> {
+        self.state.change(|state| {
+            if let Some(index) = state.once.iter().position(|(when, _)| when == at) {
+                return state.once.remove(index).map(|(_, what)| what);
+            }
+            state.always.iter().find(|(when, _)| when == at).map(|(_, what)| what.clone())
+        })
+    }
+
+    /// Does what is asked for at this step, else says `usual`.
+    fn answer(&self, stream: &TcpStream, at: At, usual: &str) -> io::Result<String> {
+        let what = match self.what(&at) {
+            Some(Do::Wait(gate)) => pass(&gate),
+            what => what,
+        };
+        match what {
+            Some(Do::Say(reply)) => say(stream, &reply),
+            Some(_) => Err(io::ErrorKind::ConnectionAborted.into()),
+            None => say(stream, usual),
+        }
+    }
+}
+
+fn pass(gate: &Gate) -> Option<Do> {
+    gate.0.change(|(reached, _)| *reached = true);
+    match gate.0.wait(|(_, then)| then.clone()).expect("the gate was never opened") {
+        Then::GoOn => None,
+        Then::Say(reply) => Some(Do::Say(reply)),
+        Then::Drop => Some(Do::Drop),
+    }
+}
+
+/// Writes a reply whose lines are separated by LF; the code comes from the
+/// first.
+fn say(mut stream: &TcpStream, reply: &str) -> io::Result<String> {
+    let (code, text) = reply.split_at(4.min(reply.len()));
+    let lines: Vec<&str> = text.split('\n').collect();
+    let mut out = String::new();
+    for (index, line) in lines.iter().enumerate() {
+        let code = if index + 1 < lines.len() { code.replace(' ', "-") } else { code.to_owned() };
+        out.push_str(&format!("{code}{line}\r\n"));
+    }
+    stream.write_all(out.as_bytes())?;
+    Ok(reply.to_owned())
+}
+
+/// The content up to CRLF.CRLF, dots taken away.
+fn read_dots(reader: &mut impl BufRead) -> io::Result<Vec<u8>> {
+    let mut content = Vec::new();
+    loop {
+        let mut line = Vec::new();
+        if reader.read_until(b'\n', &mut line)? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        match line.as_slice() {
+            b".\r\n" if content.is_empty() || content.ends_with(b"\r\n") => return Ok(content),
+            [b'.', rest @ ..] => content.extend_from_slice(rest),
+            line => content.extend_from_slice(line),
+        }
+    }
+}
