@@ -5,33 +5,21 @@ use std::path::Path;
 use std::sync::Arc;
 
 use tracing::level_filters::LevelFilter;
-use tracing_appender::non_blocking::{ErrorCounter, NonBlocking, NonBlockingBuilder, WorkerGuard};
 use tracing_appender::rolling::{RollingFileAppender, Rotation};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
 use super::format::LineFormat;
+use super::queue::{self, Drain};
 use crate::clock::SystemClock;
 use crate::config::{Log, LogFormat, LogLevel};
-
-/// Lines that may wait for a slow reader of the log. A proxy that stops
-/// because nobody reads its log would be worse than a gap in the log.
-const WAITING_LINES: usize = 65_536;
 
 /// Keeps the log open. Dropping it writes what is still waiting, so it must
 /// live until the very end.
 #[derive(Debug)]
 #[must_use = "dropping it ends the log"]
 pub struct LogGuard {
-    _flushes: WorkerGuard,
-    lost: ErrorCounter,
-}
-
-impl LogGuard {
-    /// Lines that were dropped because nobody took them in time.
-    pub fn lost(&self) -> usize {
-        self.lost.dropped_lines()
-    }
+    _drain: Drain,
 }
 
 /// Why there is no log.
@@ -48,11 +36,12 @@ impl std::error::Error for LogFault {}
 
 /// Starts the log of this process. May be called once.
 pub fn init(log: &Log) -> Result<LogGuard, LogFault> {
-    let (writer, guard) = match &log.file {
-        Some(file) => waiting(rolling(file)?),
-        None => waiting(io::stderr()),
+    let started = match &log.file {
+        Some(file) => queue::start(rolling(file)?),
+        None => queue::start(io::stderr()),
     };
-    let lost = writer.error_counter();
+    let no_thread = |error| LogFault(format!("the log can't be started: {error}"));
+    let (writer, drain) = started.map_err(no_thread)?;
     let terminal = log.file.is_none() && io::stderr().is_terminal();
     let format = LineFormat {
         json: match log.format {
@@ -66,7 +55,7 @@ pub fn init(log: &Log) -> Result<LogGuard, LogFault> {
     subscriber(format, level(log.level), writer)
         .try_init()
         .map_err(|error| LogFault(format!("the log can't be started: {error}")))?;
-    Ok(LogGuard { _flushes: guard, lost })
+    Ok(LogGuard { _drain: drain })
 }
 
 /// What turns events into lines; apart from [`init`] so that tests can have
@@ -81,10 +70,6 @@ where
 {
     let lines = tracing_subscriber::fmt::layer().event_format(format).with_writer(writer);
     tracing_subscriber::registry().with(level).with(lines)
-}
-
-fn waiting(writer: impl io::Write + Send + 'static) -> (NonBlocking, WorkerGuard) {
-    NonBlockingBuilder::default().buffered_lines_limit(WAITING_LINES).thread_name("log").finish(writer)
 }
 
 /// `mailonce.log` becomes `mailonce.log.2026-11-21`, and a link under the plain
@@ -129,9 +114,9 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("mailonce.log");
         for line in ["one\n", "two\n"] {
-            let (mut writer, guard) = waiting(rolling(&file).unwrap());
+            let (mut writer, drain) = queue::start(rolling(&file).unwrap()).unwrap();
             writer.write_all(line.as_bytes()).unwrap();
-            drop(guard);
+            drop(drain);
         }
         assert_eq!(std::fs::read_to_string(&file).unwrap(), "one\ntwo\n");
         let dated = std::fs::read_link(&file).unwrap();

@@ -6,6 +6,7 @@
 pub mod escape;
 mod format;
 pub mod log;
+mod queue;
 mod redact;
 #[cfg(test)]
 mod tests;

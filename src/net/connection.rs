@@ -196,9 +196,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     async fn read(&mut self) -> Result<(), End> {
         let deadline = self.deadline();
         let idle = self.session.is_idle() && self.input.is_empty();
-        self.input.reserve(match self.spool.len() {
-            0 => COMMAND_BLOCK,
-            octets => DATA_BLOCK.min(2 * octets as usize + COMMAND_BLOCK),
+        self.input.reserve(match (self.session.receiving(), self.spool.len()) {
+            (None, _) => COMMAND_BLOCK,
+            (Some(_), octets) => DATA_BLOCK.min(2 * octets as usize + 2 * COMMAND_BLOCK),
         });
         let read = timeout_at(deadline, self.stream.read_buf(&mut self.input));
         let read = tokio::select! {
