@@ -65,6 +65,12 @@ def _stat(process):
     return text[text.rindex(")") + 2 :].split()
 
 
+def alive(process):
+    """Whether a process runs; one that has ended may still be listed."""
+    stat = _stat(process)
+    return bool(stat) and stat[0] != "Z"
+
+
 def cpu_seconds(root):
     """User and system time of a process tree, children that have ended
     included (their parent has it)."""

@@ -213,14 +213,14 @@ class Postfix:
 
     def running(self):
         """Whether it still is."""
-        return Path(f"/proc/{self.root}").exists()
+        return measure.alive(self.root)
 
     def close(self):
         """Ends it; a second time does no harm."""
         self._postfix("stop")
         pid = self.home / "queue/pid/master.pid"
-        if pid.exists() and (master := pid.read_text().strip()) and Path(f"/proc/{master}").exists():
-            for process in reversed(measure.tree(int(master))):
+        if pid.exists() and measure.alive(master := int(pid.read_text())):
+            for process in reversed(measure.tree(master)):
                 try:
                     os.kill(process, signal.SIGKILL)
                 except ProcessLookupError:
