@@ -84,6 +84,16 @@ impl<B: Backend> Ledger<B> {
         &self.backend
     }
 
+    /// Makes the commits so far durable.
+    pub fn sync_commits(&mut self) -> Result<(), StoreFault> {
+        self.backend.sync_open()
+    }
+
+    /// Makes everything so far durable.
+    pub fn sync_all(&mut self) -> Result<(), StoreFault> {
+        self.backend.sync_all()
+    }
+
     /// See [`super::Store::claim`]. A token that claims again what it holds as
     /// pending gets it again. On a fault nothing is claimed.
     pub fn claim(&mut self, request: &ClaimRequest) -> Result<Vec<Claimed>, StoreFault> {

@@ -140,6 +140,14 @@ impl Backend for MapBackend {
     fn open(&self) -> Result<Vec<Record>, StoreFault> {
         Ok(self.open.values().cloned().collect())
     }
+
+    fn sync_open(&mut self) -> Result<(), StoreFault> {
+        Ok(())
+    }
+
+    fn sync_all(&mut self) -> Result<(), StoreFault> {
+        Ok(())
+    }
 }
 
 #[cfg(test)]

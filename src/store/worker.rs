@@ -31,7 +31,6 @@ use super::{
     ClaimId, ClaimRequest, Claimed, Durability, Query, Record, Settlement, Store, StoreFault, Token,
 };
 use crate::clock::Timestamp;
-pub(super) use writer::Sync;
 use writer::{Request, Writer};
 
 /// How long a call may take, unless told otherwise.
@@ -71,15 +70,10 @@ pub(super) struct Worker {
 }
 
 impl Worker {
-    /// Starts the thread. `sync` makes everything durable that was written to
-    /// the ledger's backend before it is called.
-    pub(super) fn start<B: Backend>(
-        ledger: Ledger<B>,
-        sync: Box<dyn Sync>,
-        poison: Arc<Poison>,
-    ) -> Result<Self, StoreFault> {
+    /// Starts the thread.
+    pub(super) fn start<B: Backend>(ledger: Ledger<B>, poison: Arc<Poison>) -> Result<Self, StoreFault> {
         let (requests, inbox) = channel();
-        let writer = Writer::new(ledger, sync, Arc::clone(&poison));
+        let writer = Writer::new(ledger, Arc::clone(&poison));
         thread::Builder::new()
             .name("store-writer".into())
             .spawn(move || writer.run(&inbox))

@@ -7,10 +7,11 @@ use crate::clock::Timestamp;
 /// when, and the records that are `committing` (the *open* ones, all that a
 /// start after a crash has to read).
 ///
-/// Writes must reach stable storage in the order in which they were made, or
-/// as a prefix of it: the ledger relies on that order for what a crash may
-/// leave behind (see [`super::Ledger`]). A write need not be durable when it
-/// returns; the engine knows when it makes it so.
+/// A write need not be durable when it returns: [`Backend::sync_open`] and
+/// [`Backend::sync_all`] make it so. Until then a crash may take it, but only
+/// so that an open record is gone no sooner than the settled one that ends it
+/// is there, and that a settled record is there no sooner than its note of
+/// expiry: the ledger relies on that (see [`super::Ledger`]).
 pub trait Backend: Send + 'static {
     /// The record of `id`, expired or not.
     fn get(&self, id: &ClaimId) -> Result<Option<Record>, StoreFault>;
@@ -42,4 +43,10 @@ pub trait Backend: Send + 'static {
 
     /// Every open record.
     fn open(&self) -> Result<Vec<Record>, StoreFault>;
+
+    /// Makes the open records durable that were written so far.
+    fn sync_open(&mut self) -> Result<(), StoreFault>;
+
+    /// Makes everything durable that was written so far.
+    fn sync_all(&mut self) -> Result<(), StoreFault>;
 }

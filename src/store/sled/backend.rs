@@ -1,46 +1,104 @@
-//! The three trees.
+//! Two trees of sled for what is settled, and the commit log for what is open.
 
+use std::collections::HashMap;
 use std::fs::File;
+use std::io;
 use std::ops::{Bound, RangeBounds};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use ::sled::{IVec, Tree};
+use ::sled::{Db, IVec, Tree};
 
 use super::super::ledger::Backend;
 use super::super::worker::Poison;
 use super::super::{ClaimId, Record, StoreFault};
 use super::codec;
+use super::log::{CommitLog, Serial};
+use super::open::Opened;
 use crate::clock::Timestamp;
 
-/// Records in sled. All trees write to one log, and after a crash sled takes
-/// up the log as far as it is whole: that is the order which the ledger asks
-/// for.
+/// Records in sled, which writes both trees to one log and after a crash takes
+/// that up as far as it is whole; open ones in the [`CommitLog`], from which
+/// they are taken back only when sled has what ended them for good.
 #[derive(Debug)]
 pub(super) struct SledBackend {
     /// id -> settled record
-    pub(super) claims: Tree,
+    claims: Tree,
     /// expiry in milliseconds, big-endian, then id -> nothing
-    pub(super) expiry: Tree,
-    /// id -> record
-    pub(super) open: Tree,
-    pub(super) path: PathBuf,
-    pub(super) poison: Arc<Poison>,
+    expiry: Tree,
+    db: Db,
+    /// sled's data file.
+    data: File,
+    commits: CommitLog,
+    /// What the commit log holds, by id: more than one where a crash came
+    /// between the end of one and the next.
+    open: HashMap<ClaimId, Vec<(Serial, Vec<u8>)>>,
+    /// What ended, but by records that are not durable yet.
+    ended: Vec<Serial>,
+    path: PathBuf,
+    poison: Arc<Poison>,
     /// Held until everything above has been let go of (fields are dropped in
     /// their order).
-    pub(super) _lock: File,
+    _lock: File,
 }
 
 impl SledBackend {
+    /// The trees of `opened` and what the commit log in `path` has open.
+    pub(super) fn new(opened: Opened, path: &Path, poison: Arc<Poison>) -> Result<Self, StoreFault> {
+        let Opened { db, data, lock } = opened;
+        let failed = |error: &dyn std::fmt::Display| StoreFault::Failed(failure(path, error));
+        let (commits, left) = CommitLog::open(path).map_err(|error| failed(&error))?;
+        let mut open: HashMap<_, Vec<_>> = HashMap::new();
+        for (serial, bytes) in left {
+            let id = codec::decode(&bytes).map_err(|why| failed(&why))?.id;
+            open.entry(id).or_default().push((serial, bytes));
+        }
+        let tree = |name: &str| db.open_tree(name).map_err(|error| failed(&error));
+        Ok(Self {
+            claims: tree("claims")?,
+            expiry: tree("expiry")?,
+            db,
+            data,
+            commits,
+            open,
+            ended: Vec::new(),
+            path: path.to_owned(),
+            poison,
+            _lock: lock,
+        })
+    }
+
+    /// Has sled put everything on stable storage: its flush stops at the
+    /// operating system's cache.
+    fn flush(&self) -> Result<(), StoreFault> {
+        self.db.flush().map_err(|error| self.broken(&error))?;
+        self.data.sync_data().map_err(|error| self.unwritable(&error))
+    }
+
+    /// Writes the commit log on, or anew where its file is full: then sled must
+    /// have everything that is not open any more.
+    fn write_commits(&mut self) -> Result<(), StoreFault> {
+        let written = if self.commits.is_full() {
+            let open = self.open.values().flatten();
+            self.commits.restart(open.map(|(serial, bytes)| (*serial, bytes.as_slice())))
+        } else {
+            self.commits.sync()
+        };
+        written.map_err(|error| self.unwritable(&error))
+    }
+
+    /// For a failed write: ends all use of the store.
+    fn unwritable(&self, error: &io::Error) -> StoreFault {
+        self.poison.set(failure(&self.path, error))
+    }
+
     /// For a failed call of sled: ends all use of the store.
     fn broken(&self, error: &::sled::Error) -> StoreFault {
         self.poison.set(failure(&self.path, error))
     }
 
-    fn write(&self, tree: &Tree, record: &Record) -> Result<(), StoreFault> {
-        let bytes = codec::encode(record).map_err(|why| self.unreadable(&why))?;
-        tree.insert(record.id.0, bytes).map_err(|error| self.broken(&error))?;
-        Ok(())
+    fn encode(&self, record: &Record) -> Result<Vec<u8>, StoreFault> {
+        codec::encode(record).map_err(|why| self.unreadable(&why))
     }
 
     /// For one record that can't be read; the others can.
@@ -50,7 +108,7 @@ impl SledBackend {
 }
 
 /// What people are told of an engine that failed.
-pub(super) fn failure(path: &std::path::Path, error: &dyn std::fmt::Display) -> String {
+fn failure(path: &Path, error: &dyn std::fmt::Display) -> String {
     format!(
         "the claim store in {} failed: {error}. Nothing is written or acknowledged any more. See that the disk \
          has space and no errors, then restart mailonce",
@@ -85,10 +143,16 @@ impl Backend for SledBackend {
     }
 
     fn put(&mut self, record: &Record) -> Result<(), StoreFault> {
-        self.write(&self.claims, record)
+        let bytes = self.encode(record)?;
+        self.claims.insert(record.id.0, bytes).map_err(|error| self.broken(&error))?;
+        Ok(())
     }
 
+    /// Not before the commit log knows that it ended.
     fn remove(&mut self, id: &ClaimId) -> Result<(), StoreFault> {
+        if !self.ended.is_empty() {
+            self.sync_all()?;
+        }
         self.claims.remove(id.0).map_err(|error| self.broken(&error))?;
         Ok(())
     }
@@ -126,20 +190,33 @@ impl Backend for SledBackend {
     }
 
     fn put_open(&mut self, record: &Record) -> Result<(), StoreFault> {
-        self.write(&self.open, record)
+        let bytes = self.encode(record)?;
+        let serial = self.commits.append_open(&bytes);
+        self.open.entry(record.id).or_default().push((serial, bytes));
+        Ok(())
     }
 
     fn remove_open(&mut self, id: &ClaimId) -> Result<(), StoreFault> {
-        self.open.remove(id.0).map_err(|error| self.broken(&error))?;
+        let gone = self.open.remove(id).unwrap_or_default();
+        self.ended.extend(gone.into_iter().map(|(serial, _)| serial));
         Ok(())
     }
 
     fn open(&self) -> Result<Vec<Record>, StoreFault> {
-        let mut records = Vec::new();
-        for bytes in self.open.iter().values() {
-            let bytes = bytes.map_err(|error| self.broken(&error))?;
-            records.push(codec::decode(&bytes).map_err(|why| self.unreadable(&why))?);
+        let mut open: Vec<_> = self.open.values().flatten().collect();
+        open.sort_unstable_by_key(|(serial, _)| *serial);
+        open.iter().map(|(_, bytes)| codec::decode(bytes).map_err(|why| self.unreadable(&why))).collect()
+    }
+
+    fn sync_open(&mut self) -> Result<(), StoreFault> {
+        if self.commits.is_full() { self.sync_all() } else { self.write_commits() }
+    }
+
+    fn sync_all(&mut self) -> Result<(), StoreFault> {
+        self.flush()?;
+        for serial in std::mem::take(&mut self.ended) {
+            self.commits.append_ended(serial);
         }
-        Ok(records)
+        self.write_commits()
     }
 }

@@ -1,16 +1,17 @@
 //! The engine for one machine: claims in a sled directory.
 //!
-//! Stable storage is reached by sled's `flush` and then an `fdatasync` of our
-//! own, since sled's flush stops at the operating system's cache. Both happen
-//! on one thread, once for all who wait; see `store/worker.rs`.
+//! What is settled is in sled, and reaches stable storage by sled's `flush` and
+//! then an `fdatasync` of our own, since sled's flush stops at the operating
+//! system's cache. What is being committed is in the [`log`], which is made
+//! durable once for all who wait; see [`super::worker`].
 //!
 //! A write or flush that fails ends all use of the store until the process is
 //! started again: from then on nobody knows what the disk holds, and only a
-//! new opening reads it. That is so after a full disk too: free some space and
-//! start again; what had been acknowledged is there.
+//! new opening reads it. That is so after a full disk too.
 
 mod backend;
 mod codec;
+mod log;
 mod open;
 #[cfg(test)]
 mod tests;
@@ -71,32 +72,14 @@ impl SledStore {
     }
 
     fn start(path: &Path, recover_at: Option<Timestamp>) -> Result<(Self, Vec<Record>), StoreFault> {
-        let open::Opened { db, data, lock } = open::open(path)?;
         let poison = Arc::new(Poison::default());
-        let tree = |name: &str| {
-            db.open_tree(name).map_err(|error| StoreFault::Failed(backend::failure(path, &error)))
-        };
-        let backend = SledBackend {
-            claims: tree("claims")?,
-            expiry: tree("expiry")?,
-            open: tree("open")?,
-            path: path.to_owned(),
-            poison: Arc::clone(&poison),
-            _lock: lock,
-        };
-        let named = path.to_owned();
-        let sync = move || {
-            db.flush().map_err(|error| backend::failure(&named, &error))?;
-            data.sync_data().map_err(|error| backend::failure(&named, &error))
-        };
-        let mut ledger = Ledger::new(backend);
+        let mut ledger = Ledger::new(SledBackend::new(open::open(path)?, path, Arc::clone(&poison))?);
         let doubtful = match recover_at {
             Some(at) => ledger.recover(at)?,
             None => ledger.load().map(|()| Vec::new())?,
         };
-        sync().map_err(StoreFault::Failed)?;
-        let worker = Worker::start(ledger, Box::new(sync), poison)?;
-        Ok((Self { worker }, doubtful))
+        ledger.sync_all()?;
+        Ok((Self { worker: Worker::start(ledger, poison)? }, doubtful))
     }
 }
 

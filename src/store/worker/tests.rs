@@ -10,6 +10,54 @@ use super::*;
 /// Long enough never to be reached unless something hangs.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// What a disk does when it is told to sync.
+type Sync = Box<dyn FnMut() -> Result<(), String> + Send>;
+
+/// Maps over such a disk.
+struct Synced {
+    map: MapBackend,
+    sync: Sync,
+}
+
+impl Backend for Synced {
+    fn get(&self, id: &ClaimId) -> Result<Option<Record>, StoreFault> {
+        self.map.get(id)
+    }
+    fn put(&mut self, record: &Record) -> Result<(), StoreFault> {
+        self.map.put(record)
+    }
+    fn remove(&mut self, id: &ClaimId) -> Result<(), StoreFault> {
+        self.map.remove(id)
+    }
+    fn range(&self, after: Option<&ClaimId>, most: usize) -> Result<Vec<Record>, StoreFault> {
+        self.map.range(after, most)
+    }
+    fn add_expiry(&mut self, at: Timestamp, id: &ClaimId) -> Result<(), StoreFault> {
+        self.map.add_expiry(at, id)
+    }
+    fn remove_expiry(&mut self, at: Timestamp, id: &ClaimId) -> Result<(), StoreFault> {
+        self.map.remove_expiry(at, id)
+    }
+    fn due(&self, now: Timestamp, most: usize) -> Result<Vec<(Timestamp, ClaimId)>, StoreFault> {
+        self.map.due(now, most)
+    }
+    fn put_open(&mut self, record: &Record) -> Result<(), StoreFault> {
+        self.map.put_open(record)
+    }
+    fn remove_open(&mut self, id: &ClaimId) -> Result<(), StoreFault> {
+        self.map.remove_open(id)
+    }
+    fn open(&self) -> Result<Vec<Record>, StoreFault> {
+        self.map.open()
+    }
+    fn sync_open(&mut self) -> Result<(), StoreFault> {
+        (self.sync)().map_err(StoreFault::Failed)
+    }
+    fn sync_all(&mut self) -> Result<(), StoreFault> {
+        (self.sync)().map_err(StoreFault::Failed)
+    }
+}
+
 /// A disk that syncs only when, and as, it is told to.
 struct Disk {
     started: Mutex<Receiver<()>>,
@@ -17,7 +65,7 @@ struct Disk {
 }
 
 impl Disk {
-    fn new() -> (Self, Box<dyn Sync>) {
+    fn new() -> (Self, Sync) {
         let (start, started) = channel();
         let (verdicts, inbox) = channel();
         let sync = move || {
@@ -37,9 +85,9 @@ impl Disk {
     }
 }
 
-fn worker(sync: Box<dyn Sync>) -> Arc<Worker> {
-    let ledger = Ledger::new(MapBackend::default());
-    Arc::new(Worker::start(ledger, sync, Arc::default()).unwrap())
+fn worker(sync: Sync) -> Arc<Worker> {
+    let ledger = Ledger::new(Synced { map: MapBackend::default(), sync });
+    Arc::new(Worker::start(ledger, Arc::default()).unwrap())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -52,25 +52,20 @@ pub(super) enum Request {
 /// How long something written may stay off the disk while nobody waits for it.
 const IDLE: Duration = Duration::from_millis(100);
 
-/// Makes everything durable that was written before the call; else says what
-/// failed and what to do.
-pub(in crate::store) trait Sync: FnMut() -> Result<(), String> + Send + 'static {}
-
-impl<F: FnMut() -> Result<(), String> + Send + 'static> Sync for F {}
-
 pub(super) struct Writer<B> {
     ledger: Ledger<B>,
-    sync: Box<dyn Sync>,
     poison: Arc<Poison>,
-    /// Those whose writes are not durable yet.
-    waiting: Vec<Answer<()>>,
+    /// Those whose commits are not durable yet.
+    committing: Vec<Answer<()>>,
+    /// Those whose outcomes are not durable yet.
+    settling: Vec<Answer<()>>,
     /// Since when something is written that is not durable yet.
     dirty_since: Option<Instant>,
 }
 
 impl<B: Backend> Writer<B> {
-    pub(super) fn new(ledger: Ledger<B>, sync: Box<dyn Sync>, poison: Arc<Poison>) -> Self {
-        Self { ledger, sync, poison, waiting: Vec::new(), dirty_since: None }
+    pub(super) fn new(ledger: Ledger<B>, poison: Arc<Poison>) -> Self {
+        Self { ledger, poison, committing: Vec::new(), settling: Vec::new(), dirty_since: None }
     }
 
     /// Until closed, or until nobody is left who could call.
@@ -83,7 +78,6 @@ impl<B: Backend> Writer<B> {
         // The files are let go of before the closing is acknowledged, so that
         // whoever waited for it may open them again.
         drop(self.ledger);
-        drop(self.sync);
         if let Some(answer) = closing {
             let _ = answer.send(self.poison.check());
         }
@@ -100,13 +94,13 @@ impl<B: Backend> Writer<B> {
                 Err(RecvTimeoutError::Disconnected) => break,
             }
             let due = self.dirty_since.is_some_and(|since| since.elapsed() >= IDLE);
-            if due || !self.waiting.is_empty() {
-                self.make_durable();
+            if due || !self.settling.is_empty() {
+                self.sync_all();
+            } else if !self.committing.is_empty() {
+                self.sync_commits();
             }
         }
-        if self.dirty_since.is_some() {
-            self.make_durable();
-        }
+        self.sync_all();
         closing
     }
 
@@ -129,15 +123,28 @@ impl<B: Backend> Writer<B> {
         None
     }
 
+    fn sync_commits(&mut self) {
+        let result = self.sound().and_then(Ledger::sync_commits);
+        self.acknowledge(&result);
+    }
+
+    /// Also for what nobody waits for.
+    fn sync_all(&mut self) {
+        self.dirty_since = None;
+        let result = self.sound().and_then(Ledger::sync_all);
+        self.acknowledge(&result);
+        for answer in self.settling.drain(..) {
+            let _ = answer.send(result.clone());
+        }
+    }
+
     /// A failed sync is final: the kernel may have thrown the unwritten pages
     /// away, and a second try that succeeds would prove nothing.
-    fn make_durable(&mut self) {
-        self.dirty_since = None;
-        let result = match self.poison.check() {
-            Ok(()) => (self.sync)().map_err(|why| self.poison.set(why)),
-            broken => broken,
-        };
-        for answer in self.waiting.drain(..) {
+    fn acknowledge(&mut self, result: &Result<(), StoreFault>) {
+        if let (Err(StoreFault::Failed(why)), Ok(())) = (result, self.poison.check()) {
+            self.poison.set(why.clone());
+        }
+        for answer in self.committing.drain(..) {
             let _ = answer.send(result.clone());
         }
     }
@@ -146,14 +153,19 @@ impl<B: Backend> Writer<B> {
         match request {
             Request::Claim(request, answer) => self.claim(&request, answer),
             Request::Commit { token, ids, at, answer } => {
-                let done = self.sound().and_then(|ledger| ledger.commit(token, &ids, at));
-                self.finish(done, answer);
+                match self.sound().and_then(|ledger| ledger.commit(token, &ids, at)) {
+                    Ok(()) => self.committing.push(answer),
+                    Err(fault) => drop(answer.send(Err(fault))),
+                }
             }
             Request::Settle { token, at, settlements, answer } => {
                 let done = self.sound().and_then(|ledger| ledger.settle(token, at, &settlements));
+                // Some may be written though one was fenced.
+                self.written();
                 match (answer, done) {
-                    (Some(answer), done) => self.finish(done, answer),
-                    (None, Ok(())) => self.written(),
+                    (Some(answer), Ok(())) => self.settling.push(answer),
+                    (Some(answer), Err(fault)) => drop(answer.send(Err(fault))),
+                    (None, Ok(())) => {}
                     (None, Err(fault)) => tracing::warn!(%fault, "an outcome was not written"),
                 }
             }
@@ -198,14 +210,6 @@ impl<B: Backend> Writer<B> {
             // Nobody would ever settle these.
             let ids: Vec<ClaimId> = request.slots.iter().map(|slot| slot.id).collect();
             self.ledger.release(request.token, &ids);
-        }
-    }
-
-    /// Acknowledges a write once it is durable.
-    fn finish(&mut self, done: Result<(), StoreFault>, answer: Answer<()>) {
-        match done {
-            Ok(()) => self.waiting.push(answer),
-            Err(fault) => drop(answer.send(Err(fault))),
         }
     }
 }
