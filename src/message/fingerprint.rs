@@ -123,18 +123,19 @@ impl Parts {
     /// Lines without their ends and trailing blanks; empty lines at the end
     /// of the text do not count.
     fn text(&mut self, text: &[u8]) {
-        let mut empty = 0u64;
+        let mut normal = Vec::with_capacity(text.len());
+        let mut empty = 0;
         for line in text.split(|&b| b == b'\n') {
             let line = line.trim_ascii_end();
             if line.is_empty() {
                 empty += 1;
                 continue;
             }
-            for _ in 0..std::mem::take(&mut empty) {
-                self.add(b'l', b"");
-            }
-            self.add(b'l', line);
+            normal.extend(std::iter::repeat_n(b'\n', std::mem::take(&mut empty)));
+            normal.extend_from_slice(line);
+            normal.push(b'\n');
         }
+        self.add(b'l', &normal);
     }
 
     /// For what can't be parsed: From, Subject and the body as they stand.

@@ -334,6 +334,10 @@ impl<B: Backend> Ledger<B> {
             self.write_settled(&record, stale, true)?;
             doubtful.push(record);
         }
+        // The rest had ended; only that was not noted any more.
+        for record in self.backend.open()? {
+            self.backend.remove_open(&record.id)?;
+        }
         Ok(doubtful)
     }
 
@@ -346,8 +350,8 @@ impl<B: Backend> Ledger<B> {
         Ok(())
     }
 
-    /// The open records that no settled one has ended; the others are removed.
-    fn left_open(&mut self) -> Result<Vec<Held>, StoreFault> {
+    /// The open records that no settled one has ended.
+    fn left_open(&self) -> Result<Vec<Held>, StoreFault> {
         let mut left = Vec::new();
         for record in self.backend.open()? {
             let settled = self.backend.get(&record.id)?;
@@ -356,9 +360,7 @@ impl<B: Backend> Ledger<B> {
             let has_ended = |settled: &Record| {
                 settled.first_seen == record.first_seen && settled.attempt_count > record.attempt_count
             };
-            if settled.as_ref().is_some_and(has_ended) {
-                self.backend.remove_open(&record.id)?;
-            } else {
+            if !settled.as_ref().is_some_and(has_ended) {
                 let stale = settled.as_ref().and_then(indexed_expiry);
                 left.push(Held { record, stale });
             }

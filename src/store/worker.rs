@@ -14,11 +14,11 @@
 //! A claim whose caller is gone by the time it is taken is given up at once.
 //! Commits and settlements may be repeated.
 
+mod inbox;
 #[cfg(test)]
 mod tests;
 mod writer;
 
-use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::Duration;
@@ -31,6 +31,7 @@ use super::{
     ClaimId, ClaimRequest, Claimed, Durability, Query, Record, Settlement, Store, StoreFault, Token,
 };
 use crate::clock::Timestamp;
+use inbox::{Inbox, Urgency};
 use writer::{Request, Writer};
 
 /// How long a call may take, unless told otherwise.
@@ -64,7 +65,7 @@ impl Poison {
 /// the background; [`Store::close`] waits for it.
 #[derive(Debug)]
 pub(super) struct Worker {
-    requests: Sender<Request>,
+    inbox: Arc<Inbox>,
     poison: Arc<Poison>,
     pub(super) deadline: Duration,
 }
@@ -72,13 +73,13 @@ pub(super) struct Worker {
 impl Worker {
     /// Starts the thread.
     pub(super) fn start<B: Backend>(ledger: Ledger<B>, poison: Arc<Poison>) -> Result<Self, StoreFault> {
-        let (requests, inbox) = channel();
-        let writer = Writer::new(ledger, Arc::clone(&poison));
+        let inbox = Arc::new(Inbox::default());
+        let writer = Writer::new(ledger, Arc::clone(&inbox), Arc::clone(&poison));
         thread::Builder::new()
             .name("store-writer".into())
-            .spawn(move || writer.run(&inbox))
+            .spawn(move || writer.run())
             .map_err(|error| StoreFault::Failed(format!("the store can't start a thread: {error}")))?;
-        Ok(Self { requests, poison, deadline: DEADLINE })
+        Ok(Self { inbox, poison, deadline: DEADLINE })
     }
 
     async fn call<T>(
@@ -88,7 +89,7 @@ impl Worker {
     ) -> Result<T, StoreFault> {
         self.poison.check()?;
         let (answer, mut result) = oneshot::channel();
-        self.requests.send(request(answer)).map_err(|_| self.gone())?;
+        self.inbox.put(request(answer), Urgency::Now).map_err(|_| self.gone())?;
         match tokio::time::timeout(self.deadline, &mut result).await {
             Ok(Ok(result)) => result,
             Ok(Err(_)) => Err(self.gone()),
@@ -105,6 +106,12 @@ impl Worker {
     fn gone(&self) -> StoreFault {
         let closed = || StoreFault::Failed("the claim store is closed; start mailonce again".into());
         self.poison.check().err().unwrap_or_else(closed)
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        self.inbox.abandon();
     }
 }
 
@@ -130,7 +137,7 @@ impl Store for Worker {
             // is the end of the store, and the claim stays committing on disk.
             self.poison.check()?;
             let request = Request::Settle { token, at, settlements, answer: None };
-            return self.requests.send(request).map_err(|_| self.gone());
+            return self.inbox.put(request, Urgency::Soon).map_err(|_| self.gone());
         }
         self.call("settle", |answer| Request::Settle { token, at, settlements, answer: Some(answer) }).await
     }
@@ -154,7 +161,7 @@ impl Store for Worker {
     /// Closing twice is harmless.
     async fn close(&self) -> Result<(), StoreFault> {
         let (answer, result) = oneshot::channel();
-        if self.requests.send(Request::Close(answer)).is_err() {
+        if self.inbox.put(Request::Close(answer), Urgency::Now).is_err() {
             return self.poison.check();
         }
         match tokio::time::timeout(self.deadline, result).await {

@@ -200,7 +200,7 @@ async fn a_claim_whose_caller_is_gone_is_given_up() {
     let (answer, result) = oneshot::channel();
     drop(result);
     let request = super::super::contract::request(1, at(0), vec![slot(1)]);
-    store.requests.send(Request::Claim(request, answer)).unwrap();
+    assert!(store.inbox.put(Request::Claim(request, answer), Urgency::Now).is_ok());
     send(&*store, 2, at(0), slot(1), accepted()).await;
     store.close().await.unwrap();
 }

@@ -2,9 +2,9 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
+use super::inbox::Inbox;
 use super::{Answer, Poison};
 use crate::clock::Timestamp;
 use crate::store::ledger::{Backend, Ledger};
@@ -54,6 +54,7 @@ const IDLE: Duration = Duration::from_millis(100);
 
 pub(super) struct Writer<B> {
     ledger: Ledger<B>,
+    inbox: Arc<Inbox>,
     poison: Arc<Poison>,
     /// Those whose commits are not durable yet.
     committing: Vec<Answer<()>>,
@@ -64,17 +65,18 @@ pub(super) struct Writer<B> {
 }
 
 impl<B: Backend> Writer<B> {
-    pub(super) fn new(ledger: Ledger<B>, poison: Arc<Poison>) -> Self {
-        Self { ledger, poison, committing: Vec::new(), settling: Vec::new(), dirty_since: None }
+    pub(super) fn new(ledger: Ledger<B>, inbox: Arc<Inbox>, poison: Arc<Poison>) -> Self {
+        Self { ledger, inbox, poison, committing: Vec::new(), settling: Vec::new(), dirty_since: None }
     }
 
     /// Until closed, or until nobody is left who could call.
-    pub(super) fn run(mut self, inbox: &Receiver<Request>) {
-        let closing = catch_unwind(AssertUnwindSafe(|| self.serve(inbox))).unwrap_or_else(|_| {
+    pub(super) fn run(mut self) {
+        let closing = catch_unwind(AssertUnwindSafe(|| self.serve())).unwrap_or_else(|_| {
             self.poison
                 .set("the claim store's writer thread panicked; restart mailonce and report this".into());
             None
         });
+        self.inbox.close();
         // The files are let go of before the closing is acknowledged, so that
         // whoever waited for it may open them again.
         drop(self.ledger);
@@ -85,14 +87,12 @@ impl<B: Backend> Writer<B> {
 
     /// Carries out all that is there, then waits for the disk once on behalf
     /// of all who have to.
-    fn serve(&mut self, inbox: &Receiver<Request>) -> Option<Answer<()>> {
+    fn serve(&mut self) -> Option<Answer<()>> {
+        let mut requests = Vec::new();
         let mut closing = None;
-        while closing.is_none() {
-            match self.next(inbox) {
-                Ok(request) => closing = self.take(request, inbox),
-                Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => break,
-            }
+        while closing.is_none() && self.inbox.wait(self.dirty_since.map(|since| since + IDLE), &mut requests)
+        {
+            closing = self.carry_out(&mut requests);
             let due = self.dirty_since.is_some_and(|since| since.elapsed() >= IDLE);
             if due || !self.settling.is_empty() {
                 self.sync_all();
@@ -104,17 +104,9 @@ impl<B: Backend> Writer<B> {
         closing
     }
 
-    fn next(&self, inbox: &Receiver<Request>) -> Result<Request, RecvTimeoutError> {
-        match self.dirty_since {
-            None => inbox.recv().map_err(|_| RecvTimeoutError::Disconnected),
-            Some(since) => inbox.recv_timeout(IDLE.saturating_sub(since.elapsed())),
-        }
-    }
-
-    /// Handles a request and those that have come behind it; stops at the
-    /// wish to close.
-    fn take(&mut self, first: Request, inbox: &Receiver<Request>) -> Option<Answer<()>> {
-        for request in std::iter::once(first).chain(inbox.try_iter()) {
+    /// Stops at the wish to close; what is behind it goes unanswered.
+    fn carry_out(&mut self, requests: &mut Vec<Request>) -> Option<Answer<()>> {
+        for request in requests.drain(..) {
             match request {
                 Request::Close(answer) => return Some(answer),
                 request => self.handle(request),
