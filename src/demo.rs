@@ -96,7 +96,7 @@ impl Demo {
              [store]\nengine = \"memory\"\n"
         );
         let config = Config::parse(&config, "demo", std::iter::empty())?;
-        let bound = server::bind(&config).await?;
+        let bound = server::bind(&config)?;
         let proxy = bound.first().map(|(socket, _)| socket.local_addr()).transpose()?.ok_or("no listener")?;
         let server = Server::start(config, bound, store, &[])?;
         Ok(Self { server, received, connections, proxy, sink, _sink_task: sink_task })

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -37,6 +37,9 @@ pub fn open_store(config: &config::Store) -> Result<(Arc<dyn Store>, Vec<Record>
     }
 }
 
+/// Connections that may wait to be accepted; the kernel may allow fewer.
+const BACKLOG: u32 = 4096;
+
 /// A listener's socket and name.
 pub type Bound = (TcpListener, String);
 
@@ -44,15 +47,25 @@ pub type Bound = (TcpListener, String);
 ///
 /// # Errors
 /// When an address can't be had; the error names it.
-pub async fn bind(config: &Config) -> io::Result<Vec<Bound>> {
+pub fn bind(config: &Config) -> io::Result<Vec<Bound>> {
     let mut bound = Vec::new();
     for listener in &config.listeners {
-        let socket = TcpListener::bind(listener.address).await.map_err(|error| {
+        let socket = listen(listener.address).map_err(|error| {
             io::Error::new(error.kind(), format!("listener {}: {}: {error}", listener.name, listener.address))
         })?;
         bound.push((socket, listener.name.clone()));
     }
     Ok(bound)
+}
+
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    socket.set_reuseaddr(true)?;
+    // Every connection inherits it: a reply is one write, and never waits for
+    // the acknowledgement of the one before.
+    socket.set_nodelay(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }
 
 /// A running proxy.
@@ -114,7 +127,9 @@ impl Server {
             config.listeners.iter().map(|listener| (listener.name.clone(), listener.address)).collect()
         };
         if addresses(&new) != addresses(&self.config) {
-            tracing::warn!("the names and addresses of listeners change only with a restart");
+            tracing::warn!(
+                "names and addresses of listeners change only with a restart: all of them stay as they are"
+            );
             new.listeners.clone_from(&self.config.listeners);
         }
         for (differs, what) in [

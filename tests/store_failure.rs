@@ -36,7 +36,7 @@ impl Running {
         let (inner, _) = server::open_store(&config.store).unwrap();
         let store = Arc::new(FaultyStore::new(inner));
         let (server, address) = runtime.block_on(async {
-            let bound = server::bind(&config).await.unwrap();
+            let bound = server::bind(&config).unwrap();
             let address = bound[0].0.local_addr().unwrap();
             (Server::start(config, bound, store.clone(), &[]).unwrap(), address)
         });

@@ -196,6 +196,10 @@ fn a_client_that_is_too_slow_is_told_so() {
     data.send("Subject: x\r\n");
     data.expect("421 4.4.2");
     proxy.log(&[("outcome", "aborted")]);
+    // Octets that are only thrown away buy no time either.
+    let mut thrown_away = proxy.client();
+    thrown_away.send("BDAT 1000000000\r\n");
+    thrown_away.trickle_until("421 4.4.2");
     assert_eq!(upstream.connections(), 0);
 }
 

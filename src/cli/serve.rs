@@ -22,7 +22,7 @@ pub fn run(args: &ServeArgs) -> Result<(), CliFault> {
     let _log = log::init(&config.log).map_err(|fault| CliFault::Failed(fault.to_string()))?;
     let (store, doubts) = server::open_store(&config.store)?;
     runtime()?.block_on(async {
-        let bound = server::bind(&config).await?;
+        let bound = server::bind(&config)?;
         let mut signals = Signals::listen()?;
         announce(&bound)?;
         let server = Server::start(config, bound, store, &doubts)

@@ -15,9 +15,10 @@ use crate::store::{Outcome, Record, Settlement, StoreFault};
 use crate::upstream::{Completion, Prepared, Transaction, UpstreamFault};
 
 use super::held::{HeldClaim, HeldClaims};
+use super::message::Message;
 use super::trace::{self, Names};
 use super::verdict::{Fate, Verdict};
-use super::{Heart, Message, Services, millis, store_reply};
+use super::{Heart, Services, millis, store_reply};
 
 /// What an attempt works with.
 #[derive(Clone, Copy)]
@@ -215,9 +216,9 @@ impl Attempt<'_> {
             Completion::Replied(reply) => Sent::by(Outcome::of_reply(reply)),
             Completion::ServiceClosing(fault) | Completion::Unsent(fault) => unsent(&fault),
             Completion::InDoubt(fault) => {
-                let text = format!(
-                    "4.4.2 [IN-DOUBT] handed over, but the answer was lost ({fault}); it may have been sent"
-                );
+                tracing::warn!(%fault, "the answer to a message was lost");
+                let text =
+                    format!("4.4.2 [IN-DOUBT] handed over, but the answer was lost: {}", fault.quoted());
                 Sent::by(Outcome::InDoubt(Reply::new(451, text)))
             }
         }

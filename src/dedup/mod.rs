@@ -8,10 +8,11 @@
 pub mod attempt;
 pub mod flights;
 pub mod held;
+mod message;
+mod report;
 pub mod trace;
 pub mod verdict;
 
-use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -21,21 +22,22 @@ use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout_at};
 
 use crate::clock::{Clock, Timestamp};
-use crate::config::{self, Mode, OnStoreFailure, Scope, Unkeyed};
+use crate::config::{self, Mode, OnStoreFailure, Unkeyed};
 use crate::crash;
 use crate::identity::{self, IdentityFault, Key};
-use crate::journal::{Context, Decision, DecisionOutcome, Journal};
+use crate::journal::{DecisionOutcome, Journal};
 use crate::message::fingerprint::{Fingerprint, fingerprint};
 use crate::message::{Content, Headers};
 use crate::smtp::envelope::Envelope;
 use crate::smtp::reply::Reply;
-use crate::smtp::session::{ClientName, Rejection};
-use crate::store::{ClaimRequest, Claimed, Record, Slot, State, Store, Token};
+use crate::smtp::session::ClientName;
+use crate::store::{ClaimRequest, Claimed, Outcome, Record, State, Store, Token};
 use crate::upstream::Upstream;
 
 use attempt::Attempt;
 use flights::{Flights, Landing};
 use held::{Claim, HeldClaim, HeldClaims};
+use message::{Message, distinct};
 use verdict::{Fate, Verdict};
 
 /// A claim that never got past `pending` may be taken by another attempt after
@@ -88,17 +90,6 @@ pub struct Incoming {
     pub content: Content,
     /// Whether they hold octets above 127.
     pub eight_bit: bool,
-}
-
-/// A message that is being decided on.
-#[derive(Debug)]
-pub struct Message {
-    source: Source,
-    /// Each recipient once.
-    envelope: Envelope,
-    headers: Headers,
-    content: Content,
-    eight_bit: bool,
 }
 
 /// Which e-mail it is.
@@ -163,52 +154,6 @@ impl Heart {
             tracing::error!(%error, "a message's task ended abnormally; its claims are given up");
             Reply::new(451, "4.3.0 internal error, try again")
         })
-    }
-
-    /// Writes down what the session refused on its own.
-    pub fn rejected(&self, source: &Source, rejection: &Rejection) {
-        let context = Arc::new(Context {
-            session: source.session.clone(),
-            tenant: source.listener.clone(),
-            listener: source.listener.clone(),
-            client: source.client.to_string(),
-            from: rejection.from.clone().unwrap_or_default(),
-            size: None,
-            message_id: None,
-        });
-        let to = rejection.to.clone().unwrap_or_default();
-        let mut decision = Decision::new(self.now(), DecisionOutcome::Rejected, context, to);
-        decision.reply = Some(rejection.reply.clone());
-        self.journal.record(&decision);
-    }
-
-    /// Writes down that a client left before its message was complete.
-    pub fn aborted(&self, source: &Source, envelope: &Envelope, octets: u64) {
-        let context = Arc::new(context(source, &source.listener, envelope, octets, None));
-        for recipient in &envelope.recipients {
-            let to = recipient.path.as_str().to_owned();
-            self.journal.record(&Decision::new(self.now(), DecisionOutcome::Aborted, context.clone(), to));
-        }
-    }
-
-    /// Writes down a doubt that was found at start.
-    pub fn found_in_doubt(&self, record: &Record) {
-        let context = Arc::new(Context {
-            session: String::new(),
-            tenant: record.tenant.clone(),
-            listener: String::new(),
-            client: String::new(),
-            from: record.sender.clone(),
-            size: Some(record.size),
-            message_id: record.message_id.clone(),
-        });
-        let mut decision =
-            Decision::new(self.now(), DecisionOutcome::InDoubt, context, record.recipient.clone());
-        decision.key = Some(record.key.clone());
-        decision.claim = Some(record.id);
-        decision.first_seen = Some(record.first_seen);
-        decision.upstream = (!record.upstream.is_empty()).then(|| record.upstream.clone());
-        self.journal.record(&decision);
     }
 
     async fn decide(&self, services: &Services, incoming: Incoming) -> Reply {
@@ -320,7 +265,12 @@ impl Heart {
         let mut fates = Vec::new();
         for (claim, answer) in claims.into_iter().zip(answers) {
             match answer {
-                Claimed::New { previous } => held.push(HeldClaim { claim, previous }),
+                Claimed::New { previous } => {
+                    if let Some(record) = previous.as_deref().filter(|record| taken_over(&claim, record)) {
+                        self.found_in_doubt(record);
+                    }
+                    held.push(HeldClaim { claim, previous });
+                }
                 Claimed::InFlight { record, conflict } => waiting.push((claim, record, conflict)),
                 Claimed::Settled { record, conflict } => {
                     let verdict = Verdict::of_record(dedup, &record, conflict);
@@ -382,121 +332,12 @@ impl Heart {
         }
         Verdict::still_in_flight()
     }
-
-    /// One line for each recipient.
-    fn conclude(&self, message: &Message, identity: &Identity, fates: &[Fate], started: Instant) {
-        let Message { source, envelope, content, headers, .. } = message;
-        let message_id = headers.first("message-id");
-        let context = Arc::new(context(source, &identity.tenant, envelope, content.len(), message_id));
-        let key = identity.key.as_ref().map(|(key, _)| key);
-        for fate in fates {
-            let outcome = fate.result.outcome;
-            let mut decision = Decision::new(self.now(), outcome, context.clone(), fate.recipient.clone());
-            decision.strategy = key.map(|key| key.strategy.as_str());
-            decision.key = key.map(|key| key.value.clone());
-            decision.claim = fate.claim;
-            decision.reply = Some(fate.result.reply.clone());
-            decision.upstream = fate.upstream.clone();
-            decision.attempt = fate.attempt;
-            decision.first_seen = fate.first_seen;
-            decision.upstream_ms = fate.upstream_ms;
-            decision.total_ms = Some(millis(started));
-            self.journal.record(&decision);
-        }
-    }
 }
 
-impl Message {
-    /// The claims it needs: one for each recipient, or one for all.
-    fn claims(&self, dedup: &config::Dedup, identity: &Identity) -> Vec<Claim> {
-        let Some((key, fingerprint)) = &identity.key else { return Vec::new() };
-        let slot = |recipient: Option<String>| Slot {
-            id: identity::claim_id(&identity.tenant, key, recipient.as_deref()),
-            tenant: identity.tenant.clone(),
-            strategy: key.strategy.as_str().to_owned(),
-            key: key.value.clone(),
-            recipient: recipient.unwrap_or_default(),
-            sender: self.envelope.reverse_path.as_str().to_owned(),
-            rule: String::new(),
-            fingerprint: *fingerprint,
-            message_id: self.headers.first("message-id").filter(|id| id.len() <= 998),
-            date: self.headers.first("date").filter(|date| date.len() <= 100),
-            size: self.content.len(),
-            window: key.window,
-            on_conflict: dedup.on_conflict,
-            in_doubt: dedup.in_doubt,
-        };
-        let recipients = self.envelope.recipients.iter().enumerate();
-        match dedup.scope {
-            Scope::Message => {
-                vec![Claim { slot: slot(None), recipients: recipients.map(|(i, _)| i).collect() }]
-            }
-            Scope::Recipient => recipients
-                .map(|(i, recipient)| Claim {
-                    slot: slot(Some(recipient.path.identity())),
-                    recipients: vec![i],
-                })
-                .collect(),
-        }
-    }
-
-    /// A fate with nothing but its result.
-    fn fate(&self, index: usize, result: Verdict) -> Fate {
-        Fate {
-            index,
-            recipient: self.envelope.recipients[index].path.as_str().to_owned(),
-            result,
-            claim: None,
-            upstream: None,
-            attempt: None,
-            first_seen: None,
-            upstream_ms: None,
-        }
-    }
-
-    /// The same fate for every recipient.
-    fn everyone(&self, outcome: DecisionOutcome, reply: &Reply) -> Vec<Fate> {
-        let fate = |index| self.fate(index, Verdict::fresh(outcome, reply.clone()));
-        (0..self.envelope.recipients.len()).map(fate).collect()
-    }
-
-    /// The fates of those whose claim is known already.
-    fn known(&self, claim: &Claim, record: &Record, verdict: &Verdict) -> Vec<Fate> {
-        let fate = |index: &usize| Fate {
-            claim: Some(record.id),
-            upstream: (!record.upstream.is_empty()).then(|| record.upstream.clone()),
-            first_seen: Some(record.first_seen),
-            ..self.fate(*index, verdict.clone())
-        };
-        claim.recipients.iter().map(fate).collect()
-    }
-}
-
-/// A repeated recipient counts once.
-fn distinct(mut envelope: Envelope) -> Envelope {
-    if envelope.recipients.len() > 1 {
-        let mut seen = HashSet::new();
-        envelope.recipients.retain(|recipient| seen.insert(recipient.path.identity()));
-    }
-    envelope
-}
-
-fn context(
-    source: &Source,
-    tenant: &str,
-    envelope: &Envelope,
-    size: u64,
-    message_id: Option<String>,
-) -> Context {
-    Context {
-        session: source.session.clone(),
-        tenant: tenant.to_owned(),
-        listener: source.listener.clone(),
-        client: source.client.to_string(),
-        from: envelope.reverse_path.as_str().to_owned(),
-        size: Some(size),
-        message_id,
-    }
+/// Whether another text took the claim of an attempt over that may have been
+/// sent, so that nobody will hear of its outcome.
+fn taken_over(claim: &Claim, record: &Record) -> bool {
+    matches!(record.state, State::Settled(Outcome::InDoubt(_))) && !claim.slot.is_same_mail(record)
 }
 
 fn landing_of(record: &Record) -> Option<Landing> {

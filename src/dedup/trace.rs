@@ -8,7 +8,8 @@ use crate::message::edit::Edits;
 use crate::smtp::address::Path;
 use crate::smtp::envelope::Envelope;
 
-use super::{Message, Services, Source};
+use super::message::Message;
+use super::{Services, Source};
 
 /// The Message-ID and Date of an attempt in doubt, for the next one to carry.
 #[derive(Clone, Debug)]

@@ -86,7 +86,7 @@ impl Verdict {
                 outcome: duplicate_or(conflict),
                 reply: Reply::new(
                     554,
-                    format!("5.5.0 [DUPLICATE] accepted {}: {}", at.to_rfc3339(), reply.text()),
+                    bounded(format!("5.5.0 [DUPLICATE] accepted {}: {}", at.to_rfc3339(), reply.text())),
                 ),
                 origin: Origin::RejectedDuplicate,
             },
@@ -169,12 +169,16 @@ fn partial(code: u16, enhanced: &str, fates: &[&Fate]) -> Reply {
     let got = fates.len() - missing.len();
     let mut text = format!("{enhanced} [PARTIAL] accepted for {got} of {} recipients", fates.len());
     for fate in missing {
-        let line = format!("{enhanced} <{}>: {}", fate.recipient, fate.result.reply);
-        let room = MAX_LINE - "250-\r\n".len();
         text.push('\n');
-        text.push_str(&line[..line.floor_char_boundary(room)]);
+        text.push_str(&bounded(format!("{enhanced} <{}>: {}", fate.recipient, fate.result.reply)));
     }
     Reply::new(code, text)
+}
+
+/// Cuts what quotes others to what fits on one line of a reply.
+fn bounded(mut line: String) -> String {
+    line.truncate(line.floor_char_boundary(MAX_LINE - "250-\r\n".len()));
+    line
 }
 
 #[cfg(test)]

@@ -37,8 +37,8 @@ impl std::error::Error for LogFault {}
 /// Starts the log of this process. May be called once.
 pub fn init(log: &Log) -> Result<LogGuard, LogFault> {
     let started = match &log.file {
-        Some(file) => queue::start(rolling(file)?),
-        None => queue::start(io::stderr()),
+        Some(file) => queue::start(rolling(file)?, report),
+        None => queue::start(io::stderr(), report),
     };
     let no_thread = |error| LogFault(format!("the log can't be started: {error}"));
     let (writer, drain) = started.map_err(no_thread)?;
@@ -56,6 +56,10 @@ pub fn init(log: &Log) -> Result<LogGuard, LogFault> {
         .try_init()
         .map_err(|error| LogFault(format!("the log can't be started: {error}")))?;
     Ok(LogGuard { _drain: drain })
+}
+
+fn report(lost: u64) {
+    tracing::warn!(lost, "log lines were lost: nobody took them in time");
 }
 
 /// What turns events into lines; apart from [`init`] so that tests can have
@@ -114,7 +118,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("mailonce.log");
         for line in ["one\n", "two\n"] {
-            let (mut writer, drain) = queue::start(rolling(&file).unwrap()).unwrap();
+            let (mut writer, drain) = queue::start(rolling(&file).unwrap(), report).unwrap();
             writer.write_all(line.as_bytes()).unwrap();
             drop(drain);
         }

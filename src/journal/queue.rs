@@ -49,15 +49,19 @@ pub(super) struct Drain {
     thread: Option<JoinHandle<()>>,
 }
 
-/// A queue whose lines go to `out`.
-pub(super) fn start(out: impl Write + Send + 'static) -> io::Result<(Queue, Drain)> {
+/// A queue whose lines go to `out`. `report` is told how many were lost once
+/// the reader takes lines again; it may put one in itself.
+pub(super) fn start(
+    out: impl Write + Send + 'static,
+    report: impl Fn(u64) + Send + 'static,
+) -> io::Result<(Queue, Drain)> {
     let shared = Arc::new(Shared::default());
     let ours = shared.clone();
-    let thread = thread::Builder::new().name("log".into()).spawn(move || run(&ours, out))?;
+    let thread = thread::Builder::new().name("log".into()).spawn(move || run(&ours, out, report))?;
     Ok((Queue(shared.clone()), Drain { shared, thread: Some(thread) }))
 }
 
-fn run(shared: &Shared, mut out: impl Write) {
+fn run(shared: &Shared, mut out: impl Write, report: impl Fn(u64)) {
     let mut lines = Vec::new();
     loop {
         let mut state = shared.state();
@@ -73,13 +77,10 @@ fn run(shared: &Shared, mut out: impl Write) {
         drop(state);
         // Where the log itself can't be written there is nowhere to say so.
         let _ = out.write_all(&lines);
-        if lost > 0 {
-            let _ = writeln!(
-                out,
-                "{{\"level\":\"WARN\",\"message\":\"{lost} log lines were lost: nobody took them in time\"}}"
-            );
-        }
         let _ = out.flush();
+        if lost > 0 {
+            report(lost);
+        }
         if closing {
             return;
         }
@@ -154,7 +155,9 @@ mod tests {
     fn a_stuck_reader_holds_nobody_up_and_hears_how_much_it_missed() {
         let (go_on, may_go_on) = channel();
         let (got, taken) = channel();
-        let (mut queue, drain) = start(Reader { may_go_on, got }).unwrap();
+        let (lost, losses) = channel();
+        let report = move |count| lost.send(count).unwrap();
+        let (mut queue, drain) = start(Reader { may_go_on, got }, report).unwrap();
         let block = vec![b'x'; WAITING / 2 + 1];
         for _ in 0..5 {
             queue.write_all(&block).unwrap();
@@ -163,14 +166,15 @@ mod tests {
         drop(drain);
         let bytes: Vec<u8> = taken.iter().flatten().collect();
         assert!(bytes.len() < 3 * block.len());
-        assert!(String::from_utf8_lossy(&bytes[block.len()..]).contains("log lines were lost"));
+        let lost: u64 = losses.iter().sum();
+        assert_eq!(bytes.len() as u64 + lost * block.len() as u64, 5 * block.len() as u64);
     }
 
     #[test]
     fn dropping_the_drain_writes_what_waits_in_order() {
         let (go_on, may_go_on) = channel();
         let (got, taken) = channel();
-        let (mut queue, drain) = start(Reader { may_go_on, got }).unwrap();
+        let (mut queue, drain) = start(Reader { may_go_on, got }, |_| ()).unwrap();
         for number in 0..100 {
             queue.write_all(format!("{number}\n").as_bytes()).unwrap();
         }

@@ -1,6 +1,5 @@
 //! One client's connection: feeds the session machine and does what it says.
 
-use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -147,7 +146,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 tracing::warn!(session = self.source.session, %no_room, "a message is refused for want of room");
                 self.session.refuse_message(Reply::new(452, "4.3.1 no room for this message now, try again"));
             }
-        } else if used > 0 {
+        } else if used > 0 && self.session.awaits_command() {
             self.since = Instant::now();
             if !self.spool.is_empty() {
                 self.take_spool();
@@ -250,7 +249,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             Ok(()) => {}
         }
         let _ = self.flush().await;
-        let _: io::Result<()> = self.stream.shutdown().await;
     }
 }
 

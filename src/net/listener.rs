@@ -42,9 +42,6 @@ async fn admit(shared: Arc<Shared>, stream: TcpStream, address: SocketAddr, name
         tracing::warn!(client = %address, listener = name, "too many connections");
         return turn_away(stream, b"421 4.3.2 too many connections, try again later\r\n").await;
     };
-    if let Err(error) = stream.set_nodelay(true) {
-        return tracing::debug!(%error, client = %address, "the client is gone");
-    }
     if talks_early(&stream) {
         tracing::warn!(client = %address, listener = name, "the client talked before the greeting");
         return turn_away(stream, b"554 5.5.0 you talked before the greeting\r\n").await;

@@ -9,118 +9,16 @@
 //! is an enum whose variants own what that moment knows: an envelope can't
 //! exist before MAIL, nor data without recipients.
 
+mod data;
+mod hello;
+mod terms;
+
+pub use terms::{Action, ClientName, Delivery, Offers, Policy, Rejection, Settings, Step};
+
 use super::command::{Command, MAX_AUTH_LINE, MAX_LINE};
 use super::data::{BareNewlines, Decoder, Framing};
 use super::envelope::{Envelope, MailParameters, Recipient};
 use super::reply::Reply;
-
-/// What a session is allowed and what it offers; fixed when it starts.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    /// Our name.
-    pub hostname: String,
-    /// Octets of one message; announced as SIZE.
-    pub max_message_size: u64,
-    /// RCPT commands of one message.
-    pub max_recipients: usize,
-    /// Bad commands before `421 4.7.0`.
-    pub max_errors: usize,
-    /// What a bare LF or CR means.
-    pub bare_newlines: BareNewlines,
-    /// The extensions that depend on others.
-    pub offers: Offers,
-}
-
-/// Extensions that EHLO offers depending on the upstream and on TLS.
-/// PIPELINING, CHUNKING, ENHANCEDSTATUSCODES and SIZE are always offered.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Offers {
-    /// 8BITMIME
-    pub eight_bit_mime: bool,
-    /// SMTPUTF8
-    pub smtputf8: bool,
-    /// DSN
-    pub dsn: bool,
-    /// STARTTLS
-    pub starttls: bool,
-    /// AUTH with these mechanisms, in upper case.
-    pub auth: Vec<String>,
-}
-
-/// A say in what the client asks for, beyond the rules of the protocol.
-pub trait Policy {
-    /// `Some(reply)` refuses the step with that reply.
-    fn check(&mut self, step: Step<'_>) -> Option<Reply>;
-}
-
-/// What a [`Policy`] is asked about, before it happens.
-#[derive(Clone, Copy, Debug)]
-pub enum Step<'a> {
-    /// EHLO or HELO.
-    Hello,
-    /// MAIL FROM.
-    Mail(&'a Envelope),
-    /// RCPT TO, with the envelope so far.
-    Rcpt(&'a Envelope, &'a Recipient),
-    /// DATA, or the first BDAT.
-    Data(&'a Envelope),
-    /// The message is whole.
-    EndOfData(&'a Envelope),
-}
-
-/// What the owner of the session is to do next.
-#[derive(Debug)]
-pub enum Action {
-    /// Call `step` again with what is left of the input; where nothing is left,
-    /// write the output and read.
-    Continue,
-    /// What is left is only part of a line: write the output, read more.
-    Read,
-    /// The message is whole: decide on it, then call [`Session::delivered`].
-    Deliver(Box<Delivery>),
-    /// Write the output, make sure that no input is left over, shake hands,
-    /// then call [`Session::tls_established`].
-    StartTls,
-    /// Check the credentials, then call [`Session::authenticated`].
-    Authenticate {
-        /// In upper case; one of those offered.
-        mechanism: String,
-        /// Still in base64.
-        initial_response: Option<String>,
-    },
-    /// Write the output and close.
-    Close,
-}
-
-/// A message that was received whole. Its content is where `step` put it.
-#[derive(Debug)]
-pub struct Delivery {
-    /// From whom and to whom.
-    pub envelope: Envelope,
-    /// Whether it holds octets above 127.
-    pub eight_bit: bool,
-}
-
-/// Something that the client asked for and that was refused on grounds of our
-/// own policy or limits; for the log.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Rejection {
-    /// The reverse-path, where one was given.
-    pub from: Option<String>,
-    /// The recipient, where it was about one.
-    pub to: Option<String>,
-    /// What the client heard.
-    pub reply: Reply,
-}
-
-/// How the client introduced itself.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ClientName {
-    /// The argument of EHLO or HELO.
-    pub name: String,
-    /// Whether it was EHLO.
-    pub extended: bool,
-}
 
 /// The session machine.
 #[derive(Debug)]
@@ -220,6 +118,12 @@ impl<P: Policy> Session<P> {
             }
             _ => None,
         }
+    }
+
+    /// Whether the next octets belong to a command, not to data that is kept or
+    /// thrown away.
+    pub fn awaits_command(&self) -> bool {
+        !matches!(self.state, State::Data(_) | State::Chunk { .. } | State::Discard { .. })
     }
 
     // Events.
@@ -336,38 +240,6 @@ impl<P: Policy> Session<P> {
         self.go_on()
     }
 
-    fn hello(&mut self, name: String, extended: bool) {
-        if let Some(reply) = self.policy.check(Step::Hello) {
-            return self.fault(reply);
-        }
-        self.state = State::Ready;
-        self.client = Some(ClientName { name, extended });
-        let text = if extended { self.ehlo_text() } else { self.settings.hostname.clone() };
-        self.reply(Reply::new(250, text));
-    }
-
-    fn ehlo_text(&self) -> String {
-        let Settings { hostname, max_message_size, offers, .. } = &self.settings;
-        let mut text =
-            format!("{hostname}\nPIPELINING\nCHUNKING\nENHANCEDSTATUSCODES\nSIZE {max_message_size}");
-        for (offered, keyword) in [
-            (offers.eight_bit_mime, "8BITMIME"),
-            (offers.smtputf8, "SMTPUTF8"),
-            (offers.dsn, "DSN"),
-            (offers.starttls, "STARTTLS"),
-        ] {
-            if offered {
-                text.push('\n');
-                text.push_str(keyword);
-            }
-        }
-        if !offers.auth.is_empty() {
-            text.push_str("\nAUTH ");
-            text.push_str(&offers.auth.join(" "));
-        }
-        text
-    }
-
     fn mail(&mut self, envelope: Envelope) {
         let refusal = if self.client.is_none() {
             return self.fault(Reply::new(503, "5.5.1 say EHLO first"));
@@ -450,157 +322,6 @@ impl<P: Policy> Session<P> {
                 None
             }
         }
-    }
-
-    fn start_tls(&mut self) -> Action {
-        if !self.settings.offers.starttls {
-            self.fault(Reply::new(502, "5.5.1 STARTTLS is not offered"));
-            return self.go_on();
-        }
-        self.state = State::Suspended;
-        self.reply(Reply::new(220, "2.0.0 go ahead"));
-        Action::StartTls
-    }
-
-    fn auth(&mut self, mechanism: String, initial_response: Option<String>) -> Action {
-        if !self.settings.offers.auth.contains(&mechanism) {
-            self.fault(Reply::new(504, "5.5.4 this mechanism is not offered"));
-            return self.go_on();
-        }
-        if !self.is_idle() {
-            self.fault(Reply::new(503, "5.5.1 not within a transaction"));
-            return self.go_on();
-        }
-        self.state = State::Suspended;
-        Action::Authenticate { mechanism, initial_response }
-    }
-
-    // Data.
-
-    fn receive_data(
-        &mut self,
-        mut receiving: Receiving,
-        input: &[u8],
-        body: &mut Vec<u8>,
-    ) -> (usize, Action) {
-        let before = body.len();
-        let (used, done) = receiving.decoder.push(input, body);
-        self.account(&mut receiving, before, body);
-        if done {
-            return (used, self.end_of_data(receiving));
-        }
-        self.state = State::Data(receiving);
-        (used, Action::Continue)
-    }
-
-    /// The octets of a BDAT follow whether it is in place or not, so one that
-    /// is not has to be read all the same (RFC 3030 §2).
-    fn bdat(&mut self, octets: u64, last: bool, body: &mut Vec<u8>) -> Action {
-        match std::mem::replace(&mut self.state, State::Ready) {
-            State::BetweenChunks(receiving) => self.receive_chunk(receiving, octets, last, &[], body).1,
-            State::Mail(envelope) if !envelope.recipients.is_empty() => {
-                match self.policy.check(Step::Data(&envelope)) {
-                    Some(reply) => self.discard(octets, reply, &[]).1,
-                    None => {
-                        let receiving = Receiving::new(envelope, Framing::Chunks);
-                        self.receive_chunk(receiving, octets, last, &[], body).1
-                    }
-                }
-            }
-            _ => self.discard(octets, Reply::new(503, "5.5.1 say MAIL and RCPT first"), &[]).1,
-        }
-    }
-
-    fn receive_chunk(
-        &mut self,
-        mut receiving: Receiving,
-        left: u64,
-        last: bool,
-        input: &[u8],
-        body: &mut Vec<u8>,
-    ) -> (usize, Action) {
-        let used = usize::try_from(left).map_or(input.len(), |left| left.min(input.len()));
-        let before = body.len();
-        receiving.decoder.push(&input[..used], body);
-        let left = left - used as u64;
-        if left == 0 && last {
-            receiving.decoder.finish(body);
-        }
-        self.account(&mut receiving, before, body);
-        let action = match (left, last) {
-            (0, true) => self.end_of_data(receiving),
-            (0, false) => self.end_of_chunk(receiving),
-            _ => {
-                self.state = State::Chunk { receiving, left, last };
-                Action::Continue
-            }
-        };
-        (used, action)
-    }
-
-    fn discard(&mut self, left: u64, reply: Reply, input: &[u8]) -> (usize, Action) {
-        let used = usize::try_from(left).map_or(input.len(), |left| left.min(input.len()));
-        let left = left - used as u64;
-        if left > 0 {
-            self.state = State::Discard { left, reply };
-            return (used, Action::Continue);
-        }
-        self.state = State::Ready;
-        self.fault(reply);
-        (used, self.go_on())
-    }
-
-    /// Counts what came; a message that is refused already leaves nothing.
-    fn account(&self, receiving: &mut Receiving, before: usize, body: &mut Vec<u8>) {
-        receiving.octets += (body.len() - before) as u64;
-        if receiving.octets > self.settings.max_message_size {
-            receiving.refusal.get_or_insert_with(|| self.too_big());
-        }
-        if receiving.refusal.is_some() {
-            body.clear();
-        }
-    }
-
-    fn end_of_chunk(&mut self, receiving: Receiving) -> Action {
-        match receiving.refusal {
-            Some(reply) => self.refuse(&receiving.envelope, reply),
-            None => {
-                self.reply(Reply::new(250, "2.0.0 chunk received"));
-                self.state = State::BetweenChunks(receiving);
-            }
-        }
-        Action::Continue
-    }
-
-    fn end_of_data(&mut self, receiving: Receiving) -> Action {
-        let findings = receiving.decoder.findings();
-        let Receiving { envelope, refusal, .. } = receiving;
-        let refusal = refusal
-            .or_else(|| findings.nul.then(|| Reply::new(554, "5.6.0 the message holds a NUL octet")))
-            .or_else(|| {
-                (findings.bare_newline && self.settings.bare_newlines == BareNewlines::Reject)
-                    .then(|| Reply::new(550, "5.6.11 the message holds a bare CR or LF"))
-            })
-            .or_else(|| self.policy.check(Step::EndOfData(&envelope)));
-        match refusal {
-            Some(reply) => {
-                self.refuse(&envelope, reply);
-                Action::Continue
-            }
-            None => {
-                self.state = State::Delivering;
-                Action::Deliver(Box::new(Delivery { envelope, eight_bit: findings.eight_bit }))
-            }
-        }
-    }
-
-    /// Refuses a message after its data; the session goes on.
-    fn refuse(&mut self, envelope: &Envelope, reply: Reply) {
-        for recipient in &envelope.recipients {
-            self.reject(envelope, Some(recipient.path.as_str()), reply.clone());
-        }
-        self.reply(reply);
-        self.state = State::Ready;
     }
 
     // Small parts.

@@ -172,7 +172,7 @@ pub struct Query {
     pub scan: usize,
 }
 
-/// A claim store. Every engine passes the suite in `contract.rs`.
+/// A claim store. Every engine passes the suite in `contract/`.
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
     /// Claims every slot, each on its own merits, in one step that no other

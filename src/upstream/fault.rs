@@ -185,8 +185,15 @@ impl UpstreamFault {
                 Reply::new(550, format!("5.6.7 {} does not offer SMTPUTF8", plain(&at.address)))
             }
             UpstreamFault::Unreadable { .. } => Reply::new(451, "4.3.0 message can't be read back"),
-            fault => Reply::new(451, format!("4.4.1 [UPSTREAM] {}", plain(&fault.to_string()))),
+            fault => Reply::new(451, format!("4.4.1 [UPSTREAM] {}", fault.quoted())),
         }
+    }
+}
+
+impl UpstreamFault {
+    /// What happened, bounded and in printable ASCII: fit for a reply.
+    pub fn quoted(&self) -> String {
+        plain(&self.to_string())
     }
 }
 

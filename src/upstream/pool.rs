@@ -177,15 +177,6 @@ impl Upstream {
         farewell(expired).await;
     }
 
-    /// Closes idle connections as they expire, for ever: for a task of its own.
-    pub async fn keep_tidy(&self) {
-        let period = (self.shared.settings.idle_timeout / 2).max(Duration::from_millis(100));
-        loop {
-            tokio::time::sleep(period).await;
-            self.close_idle().await;
-        }
-    }
-
     /// Says QUIT on all idle connections, and keeps none from now on.
     /// Transactions under way go on.
     pub async fn close(&self) {

@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::time::Duration;
 
 use super::{DEADLINE, Mail};
 
@@ -87,6 +88,21 @@ impl Client {
     pub fn deliver(&mut self, mail: &Mail) -> String {
         self.start(mail);
         self.reply()
+    }
+
+    /// Sends an octet now and then until a reply comes that starts so.
+    pub fn trickle_until(&mut self, start: &str) {
+        let since = std::time::Instant::now();
+        self.stream.get_ref().set_read_timeout(Some(Duration::from_millis(20))).unwrap();
+        loop {
+            assert!(since.elapsed() < DEADLINE, "no {start:?} in time");
+            let _ = self.stream.get_mut().write(b"x");
+            let mut line = Vec::new();
+            if self.stream.read_until(b'\n', &mut line).is_ok() {
+                let line = String::from_utf8_lossy(&line).into_owned();
+                return assert!(line.starts_with(start), "{start:?} was due, not {line:?}");
+            }
+        }
     }
 
     /// Whether the proxy closes the connection now, without another word.

@@ -1,0 +1,102 @@
+//! The message that is being decided on, and the claims and fates of its
+//! recipients.
+
+use std::collections::HashSet;
+
+use crate::config::{self, Scope};
+use crate::identity;
+use crate::journal::DecisionOutcome;
+use crate::message::{Content, Headers};
+use crate::smtp::envelope::Envelope;
+use crate::smtp::reply::Reply;
+use crate::store::{Record, Slot};
+
+use super::held::Claim;
+use super::verdict::{Fate, Verdict};
+use super::{Identity, Source};
+
+/// A message that is being decided on.
+#[derive(Debug)]
+pub struct Message {
+    pub(super) source: Source,
+    /// Each recipient once.
+    pub(super) envelope: Envelope,
+    pub(super) headers: Headers,
+    pub(super) content: Content,
+    pub(super) eight_bit: bool,
+}
+
+impl Message {
+    /// The claims it needs: one for each recipient, or one for all.
+    pub(super) fn claims(&self, dedup: &config::Dedup, identity: &Identity) -> Vec<Claim> {
+        let Some((key, fingerprint)) = &identity.key else { return Vec::new() };
+        let slot = |recipient: Option<String>| Slot {
+            id: identity::claim_id(&identity.tenant, key, recipient.as_deref()),
+            tenant: identity.tenant.clone(),
+            strategy: key.strategy.as_str().to_owned(),
+            key: key.value.clone(),
+            recipient: recipient.unwrap_or_default(),
+            sender: self.envelope.reverse_path.as_str().to_owned(),
+            rule: String::new(),
+            fingerprint: *fingerprint,
+            message_id: self.headers.first("message-id").filter(|id| id.len() <= 998),
+            date: self.headers.first("date").filter(|date| date.len() <= 100),
+            size: self.content.len(),
+            window: key.window,
+            on_conflict: dedup.on_conflict,
+            in_doubt: dedup.in_doubt,
+        };
+        let recipients = self.envelope.recipients.iter().enumerate();
+        match dedup.scope {
+            Scope::Message => {
+                vec![Claim { slot: slot(None), recipients: recipients.map(|(i, _)| i).collect() }]
+            }
+            Scope::Recipient => recipients
+                .map(|(i, recipient)| Claim {
+                    slot: slot(Some(recipient.path.identity())),
+                    recipients: vec![i],
+                })
+                .collect(),
+        }
+    }
+
+    /// A fate with nothing but its result.
+    pub(super) fn fate(&self, index: usize, result: Verdict) -> Fate {
+        Fate {
+            index,
+            recipient: self.envelope.recipients[index].path.as_str().to_owned(),
+            result,
+            claim: None,
+            upstream: None,
+            attempt: None,
+            first_seen: None,
+            upstream_ms: None,
+        }
+    }
+
+    /// The same fate for every recipient.
+    pub(super) fn everyone(&self, outcome: DecisionOutcome, reply: &Reply) -> Vec<Fate> {
+        let fate = |index| self.fate(index, Verdict::fresh(outcome, reply.clone()));
+        (0..self.envelope.recipients.len()).map(fate).collect()
+    }
+
+    /// The fates of those whose claim is known already.
+    pub(super) fn known(&self, claim: &Claim, record: &Record, verdict: &Verdict) -> Vec<Fate> {
+        let fate = |index: &usize| Fate {
+            claim: Some(record.id),
+            upstream: (!record.upstream.is_empty()).then(|| record.upstream.clone()),
+            first_seen: Some(record.first_seen),
+            ..self.fate(*index, verdict.clone())
+        };
+        claim.recipients.iter().map(fate).collect()
+    }
+}
+
+/// A repeated recipient counts once.
+pub(super) fn distinct(mut envelope: Envelope) -> Envelope {
+    if envelope.recipients.len() > 1 {
+        let mut seen = HashSet::new();
+        envelope.recipients.retain(|recipient| seen.insert(recipient.path.identity()));
+    }
+    envelope
+}
