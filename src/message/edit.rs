@@ -56,7 +56,7 @@ mod tests {
 
     async fn edited(text: &str, edits: Edits) -> String {
         let mut spool = Spool::new(Budget::new(1 << 20), 1 << 20);
-        spool.buffer().extend_from_slice(text.as_bytes());
+        spool.buffer(text.len()).extend_from_slice(text.as_bytes());
         let content = spool.finish().await.unwrap();
         let headers = Headers::parse(content.head()).unwrap();
         let rendition = edits.apply(&headers, &content, false);

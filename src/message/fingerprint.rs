@@ -31,6 +31,8 @@ impl fmt::Debug for Fingerprint {
 /// Nested messages are parsed by recursion; deeper than this could overflow a
 /// thread's stack.
 const MAX_NESTED: usize = 20;
+/// Text is hashed in blocks of about so many octets.
+const BLOCK: usize = 16 * 1024;
 /// A multipart whose boundary never appears costs a scan of the whole message.
 const MAX_MULTIPARTS: usize = 100;
 
@@ -123,7 +125,8 @@ impl Parts {
     /// Lines without their ends and trailing blanks; empty lines at the end
     /// of the text do not count.
     fn text(&mut self, text: &[u8]) {
-        let mut normal = Vec::with_capacity(text.len());
+        // A digest of its own, because the length is known only at the end.
+        let mut blocks = Blocks::default();
         let mut empty = 0;
         for line in text.split(|&b| b == b'\n') {
             let line = line.trim_ascii_end();
@@ -131,11 +134,13 @@ impl Parts {
                 empty += 1;
                 continue;
             }
-            normal.extend(std::iter::repeat_n(b'\n', std::mem::take(&mut empty)));
-            normal.extend_from_slice(line);
-            normal.push(b'\n');
+            for _ in 0..std::mem::take(&mut empty) {
+                blocks.push(b"\n");
+            }
+            blocks.push(line);
+            blocks.push(b"\n");
         }
-        self.add(b'l', &normal);
+        self.add(b'l', &blocks.finish());
     }
 
     /// For what can't be parsed: From, Subject and the body as they stand.
@@ -148,6 +153,32 @@ impl Parts {
         }
         let body = memchr::memmem::find(message, b"\r\n\r\n").map_or(message, |at| &message[at + 4..]);
         self.text(body);
+    }
+}
+
+/// Gathers small pieces for a digest, which takes large ones more cheaply.
+#[derive(Default)]
+struct Blocks {
+    digest: Sha256,
+    block: Vec<u8>,
+}
+
+impl Blocks {
+    fn push(&mut self, piece: &[u8]) {
+        if self.block.len() + piece.len() > BLOCK {
+            self.digest.update(&self.block);
+            self.block.clear();
+        }
+        if piece.len() > BLOCK {
+            self.digest.update(piece);
+        } else {
+            self.block.extend_from_slice(piece);
+        }
+    }
+
+    fn finish(mut self) -> [u8; 32] {
+        self.digest.update(&self.block);
+        self.digest.finalize().into()
     }
 }
 

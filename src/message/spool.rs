@@ -121,8 +121,15 @@ impl Spool {
         }
     }
 
-    /// Where new content is appended; call [`Spool::settle`] after.
-    pub fn buffer(&mut self) -> &mut Vec<u8> {
+    /// Where up to `octets` of new content are appended; call [`Spool::settle`]
+    /// after. Doubles its room as a vector does, but not past the limit: what
+    /// is reserved counts, whether it is used or not.
+    pub fn buffer(&mut self, octets: usize) -> &mut Vec<u8> {
+        let (len, room) = (self.memory.len(), self.memory.capacity());
+        if room - len < octets {
+            let wanted = (len + octets).max((2 * room).min(self.memory_limit));
+            self.memory.reserve_exact(wanted - len);
+        }
         &mut self.memory
     }
 
@@ -262,7 +269,7 @@ mod tests {
 
     async fn spooled(spool: &mut Spool, block: &[u8], times: usize) -> Result<(), NoRoom> {
         for _ in 0..times {
-            spool.buffer().extend_from_slice(block);
+            spool.buffer(block.len()).extend_from_slice(block);
             spool.settle().await?;
         }
         Ok(())
@@ -306,11 +313,11 @@ mod tests {
     async fn a_message_that_came_in_one_piece_is_accounted_for() {
         let budget = Budget::new(1000);
         let mut spool = Spool::new(budget.clone(), 2000);
-        spool.buffer().extend_from_slice(&[b'a'; 600]);
+        spool.buffer(600).extend_from_slice(&[b'a'; 600]);
         let content = spool.finish().await.unwrap();
         assert!(budget.used() >= 600);
         let mut second = Spool::new(budget.clone(), 2000);
-        second.buffer().extend_from_slice(&[b'a'; 600]);
+        second.buffer(600).extend_from_slice(&[b'a'; 600]);
         assert!(matches!(second.finish().await, Err(NoRoom::Memory)));
         drop(content);
         assert_eq!(budget.used(), 0);

@@ -122,7 +122,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 self.flush().await?;
                 self.read().await?;
             }
-            let (used, action) = self.session.step(&self.input, self.spool.buffer());
+            let octets = self.session.receiving().map_or(0, |_| self.input.len());
+            let (used, action) = self.session.step(&self.input, self.spool.buffer(octets));
             let _ = self.input.split_to(used);
             self.note_rejections();
             match action {

@@ -84,14 +84,14 @@ impl<B: Backend> Ledger<B> {
         &self.backend
     }
 
-    /// Makes the commits so far durable.
-    pub fn sync_commits(&mut self) -> Result<(), StoreFault> {
-        self.backend.sync_open()
+    /// Makes everything so far durable.
+    pub fn sync(&mut self) -> Result<(), StoreFault> {
+        self.backend.sync()
     }
 
-    /// Makes everything so far durable.
-    pub fn sync_all(&mut self) -> Result<(), StoreFault> {
-        self.backend.sync_all()
+    /// See [`Backend::checkpoint`].
+    pub fn checkpoint(&mut self) -> Result<(), StoreFault> {
+        self.backend.checkpoint()
     }
 
     /// See [`super::Store::claim`]. A token that claims again what it holds as

@@ -141,11 +141,11 @@ impl Backend for MapBackend {
         Ok(self.open.values().cloned().collect())
     }
 
-    fn sync_open(&mut self) -> Result<(), StoreFault> {
+    fn sync(&mut self) -> Result<(), StoreFault> {
         Ok(())
     }
 
-    fn sync_all(&mut self) -> Result<(), StoreFault> {
+    fn checkpoint(&mut self) -> Result<(), StoreFault> {
         Ok(())
     }
 }

@@ -54,6 +54,10 @@ pub(crate) struct Client {
 impl Client {
     pub(crate) async fn connect(address: SocketAddr) -> std::io::Result<Self> {
         let stream = TcpStream::connect(address).await?;
+        // Where nobody listens any more, TCP may join a socket to itself.
+        if stream.local_addr()? == stream.peer_addr()? {
+            return Err(std::io::ErrorKind::ConnectionRefused.into());
+        }
         stream.set_nodelay(true)?;
         let mut client = Self { stream: BufReader::with_capacity(1024, stream) };
         client.expect("220").await?;

@@ -7,8 +7,7 @@ use crate::clock::Timestamp;
 /// when, and the records that are `committing` (the *open* ones, all that a
 /// start after a crash has to read).
 ///
-/// A write need not be durable when it returns: [`Backend::sync_open`] and
-/// [`Backend::sync_all`] make it so. Until then a crash may take it, but only
+/// A write need not be durable when it returns: [`Backend::sync`] makes it so. Until then a crash may take it, but only
 /// so that an open record is gone no sooner than the settled one that ends it
 /// is there, and that a settled record is there no sooner than its note of
 /// expiry: the ledger relies on that (see [`super::Ledger`]).
@@ -44,9 +43,10 @@ pub trait Backend: Send + 'static {
     /// Every open record.
     fn open(&self) -> Result<Vec<Record>, StoreFault>;
 
-    /// Makes the open records durable that were written so far.
-    fn sync_open(&mut self) -> Result<(), StoreFault>;
-
     /// Makes everything durable that was written so far.
-    fn sync_all(&mut self) -> Result<(), StoreFault>;
+    fn sync(&mut self) -> Result<(), StoreFault>;
+
+    /// The same, and does what was put off for the sake of speed; to be called
+    /// now and then.
+    fn checkpoint(&mut self) -> Result<(), StoreFault>;
 }

@@ -64,10 +64,10 @@ impl Backend for Dying {
     fn open(&self) -> Result<Vec<Record>, StoreFault> {
         self.map.open()
     }
-    fn sync_open(&mut self) -> Result<(), StoreFault> {
+    fn sync(&mut self) -> Result<(), StoreFault> {
         Ok(())
     }
-    fn sync_all(&mut self) -> Result<(), StoreFault> {
+    fn checkpoint(&mut self) -> Result<(), StoreFault> {
         Ok(())
     }
 }

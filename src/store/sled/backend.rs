@@ -33,7 +33,7 @@ pub(super) struct SledBackend {
     /// What the commit log holds, by id: more than one where a crash came
     /// between the end of one and the next.
     open: HashMap<ClaimId, Vec<(Serial, Vec<u8>)>>,
-    /// What ended, but by records that are not durable yet.
+    /// Frames whose settled records sled may not have on stable storage yet.
     ended: Vec<Serial>,
     path: PathBuf,
     poison: Arc<Poison>,
@@ -49,23 +49,32 @@ impl SledBackend {
         let failed = |error: &dyn std::fmt::Display| StoreFault::Failed(failure(path, error));
         let (commits, left) = CommitLog::open(path).map_err(|error| failed(&error))?;
         let mut open: HashMap<_, Vec<_>> = HashMap::new();
-        for (serial, bytes) in left {
+        for (serial, bytes) in left.open {
             let id = codec::decode(&bytes).map_err(|why| failed(&why))?.id;
             open.entry(id).or_default().push((serial, bytes));
         }
         let tree = |name: &str| db.open_tree(name).map_err(|error| failed(&error));
-        Ok(Self {
-            claims: tree("claims")?,
-            expiry: tree("expiry")?,
-            db,
-            data,
-            commits,
-            open,
-            ended: Vec::new(),
-            path: path.to_owned(),
-            poison,
-            _lock: lock,
-        })
+        let (claims, expiry) = (tree("claims")?, tree("expiry")?);
+        let (ended, path) = (Vec::new(), path.to_owned());
+        let mut backend = Self { claims, expiry, db, data, commits, open, ended, path, poison, _lock: lock };
+        for (serial, bytes) in left.settled {
+            let record = codec::decode(&bytes).map_err(|why| backend.unreadable(&why))?;
+            backend.settle_again(&record, bytes)?;
+            backend.ended.push(serial);
+        }
+        Ok(backend)
+    }
+
+    /// Writes a settled record that sled may have lost, unless it has a later
+    /// one.
+    fn settle_again(&mut self, record: &Record, bytes: Vec<u8>) -> Result<(), StoreFault> {
+        let later = |stored: &Record| stored.settled_at > record.settled_at;
+        if self.get(&record.id)?.as_ref().is_some_and(later) {
+            return Ok(());
+        }
+        self.add_expiry(record.expires, &record.id)?;
+        self.claims.insert(record.id.0, bytes).map_err(|error| self.broken(&error))?;
+        Ok(())
     }
 
     /// Has sled put everything on stable storage: its flush stops at the
@@ -144,6 +153,7 @@ impl Backend for SledBackend {
 
     fn put(&mut self, record: &Record) -> Result<(), StoreFault> {
         let bytes = self.encode(record)?;
+        self.ended.push(self.commits.append_settled(&bytes));
         self.claims.insert(record.id.0, bytes).map_err(|error| self.broken(&error))?;
         Ok(())
     }
@@ -151,7 +161,7 @@ impl Backend for SledBackend {
     /// Not before the commit log knows that it ended.
     fn remove(&mut self, id: &ClaimId) -> Result<(), StoreFault> {
         if !self.ended.is_empty() {
-            self.sync_all()?;
+            self.checkpoint()?;
         }
         self.claims.remove(id.0).map_err(|error| self.broken(&error))?;
         Ok(())
@@ -208,11 +218,11 @@ impl Backend for SledBackend {
         open.iter().map(|(_, bytes)| codec::decode(bytes).map_err(|why| self.unreadable(&why))).collect()
     }
 
-    fn sync_open(&mut self) -> Result<(), StoreFault> {
-        if self.commits.is_full() { self.sync_all() } else { self.write_commits() }
+    fn sync(&mut self) -> Result<(), StoreFault> {
+        if self.commits.is_full() { self.checkpoint() } else { self.write_commits() }
     }
 
-    fn sync_all(&mut self) -> Result<(), StoreFault> {
+    fn checkpoint(&mut self) -> Result<(), StoreFault> {
         self.flush()?;
         for serial in std::mem::take(&mut self.ended) {
             self.commits.append_ended(serial);

@@ -1,26 +1,26 @@
-//! The commit log: the claims that are being committed, made durable with one
-//! write and one `fdatasync` for all who wait.
+//! The commit log: what has to be durable now, with one write and one
+//! `fdatasync` for all who wait.
 //!
 //! sled's own flush wakes a pool of threads and waits for the disk twice,
-//! which costs more than all the rest of a message. So what has to be durable
-//! *now* goes here, and sled gets what is settled, in its own time.
+//! which costs more than all the rest of a message. So claims that are being
+//! committed go here, and outcomes go here too; sled gets the outcomes as well,
+//! and puts them on stable storage in its own time.
 //!
 //! Two files of a fixed size, zeroed beforehand so that a write changes no
 //! metadata, are filled in turn. A frame is `length, checksum, generation,
-//! serial, kind, payload`. An `OPEN` frame holds a record that is being
-//! committed; an `ENDED` frame takes it back, by its serial.
+//! serial, kind, payload`: an open record, a settled record, or the end of one
+//! of these, by its serial.
 //!
 //! # What holds at every instant, a crash included
 //!
 //! 1. A claim's open frame is on stable storage before its last byte leaves.
-//! 2. A file is overwritten only when every open frame in it is ended, or
-//!    written again at the start of the new generation, which is durable
-//!    before the next overwriting. So together the two files always hold what
-//!    is open.
-//! 3. An ended frame is written only when the settled record is durable in
-//!    sled, and the settled record is removed only when its ended frame is
-//!    durable. So an open frame without its ended one is either settled in
-//!    sled, or in doubt.
+//! 2. An ended frame is written only when sled has the settled record on stable
+//!    storage, and that record is removed only when the ended frame is durable.
+//!    So a settled frame without its ended one is written to sled again at the
+//!    next start, and an open frame without one is either settled, or in doubt.
+//! 3. A file is overwritten only when everything in it is ended, or written
+//!    again at the start of the new generation, which is durable before the
+//!    next overwriting.
 
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
@@ -36,8 +36,18 @@ const HEADER: usize = 4 + 4 + 8 + 8 + 1;
 
 const OPEN: u8 = 1;
 const ENDED: u8 = 2;
+const SETTLED: u8 = 3;
 
-/// Names one open frame; never used twice.
+/// What of the log still counts at a start, each in the order of its serials.
+#[derive(Debug, Default)]
+pub(super) struct Left {
+    /// Records that are being committed, unless a settled one says otherwise.
+    pub(super) open: BTreeMap<Serial, Vec<u8>>,
+    /// Records that sled may not have.
+    pub(super) settled: BTreeMap<Serial, Vec<u8>>,
+}
+
+/// Names one frame and its end; never used twice.
 pub(super) type Serial = u64;
 
 /// The log, ready to be written.
@@ -64,24 +74,26 @@ struct Contents {
 }
 
 impl CommitLog {
-    /// Opens or creates the log in the directory `path`. Answers the payloads
-    /// of the open frames that were not ended, in the order of their serials.
-    /// Nothing is overwritten before [`CommitLog::restart`].
-    pub(super) fn open(path: &Path) -> io::Result<(Self, BTreeMap<Serial, Vec<u8>>)> {
+    /// Opens or creates the log in the directory `path`. Nothing is overwritten
+    /// before [`CommitLog::restart`].
+    pub(super) fn open(path: &Path) -> io::Result<(Self, Left)> {
         let files = [prepared(&path.join("commits.0"))?, prepared(&path.join("commits.1"))?];
         let mut contents = [read(&files[0])?, read(&files[1])?];
         let newer = usize::from(contents[1].generation > contents[0].generation);
         let generation = contents[newer].generation;
 
-        let mut open = BTreeMap::new();
+        let mut left = Left::default();
         let mut next_serial = 0;
         for file in [1 - newer, newer] {
             for (serial, kind, payload) in std::mem::take(&mut contents[file].frames) {
                 next_serial = next_serial.max(serial + 1);
-                if kind == OPEN {
-                    open.insert(serial, payload);
-                } else {
-                    open.remove(&serial);
+                match kind {
+                    OPEN => drop(left.open.insert(serial, payload)),
+                    SETTLED => drop(left.settled.insert(serial, payload)),
+                    _ => {
+                        left.open.remove(&serial);
+                        left.settled.remove(&serial);
+                    }
                 }
             }
         }
@@ -89,18 +101,27 @@ impl CommitLog {
         // behind a torn frame must never be taken for ours.
         let end = CAPACITY;
         let (buffer, ending) = (Vec::new(), Vec::new());
-        Ok((Self { files, active: newer, generation, end, next_serial, buffer, ending }, open))
+        Ok((Self { files, active: newer, generation, end, next_serial, buffer, ending }, left))
     }
 
     /// Notes a record that is being committed.
     pub(super) fn append_open(&mut self, payload: &[u8]) -> Serial {
+        self.append(OPEN, payload)
+    }
+
+    /// Notes a record that is settled.
+    pub(super) fn append_settled(&mut self, payload: &[u8]) -> Serial {
+        self.append(SETTLED, payload)
+    }
+
+    fn append(&mut self, kind: u8, payload: &[u8]) -> Serial {
         let serial = self.next_serial;
         self.next_serial += 1;
-        frame(&mut self.buffer, self.generation, serial, OPEN, payload);
+        frame(&mut self.buffer, self.generation, serial, kind, payload);
         serial
     }
 
-    /// Takes an open frame back. Its settled record must be durable.
+    /// Ends a frame. sled must have its settled record on stable storage.
     pub(super) fn append_ended(&mut self, serial: Serial) {
         frame(&mut self.buffer, self.generation, serial, ENDED, &[]);
         self.ending.push(serial);
@@ -213,7 +234,7 @@ mod tests {
     use super::*;
 
     fn open(dir: &TempDir) -> (CommitLog, Vec<(Serial, Vec<u8>)>) {
-        let (mut log, open) = CommitLog::open(dir.path()).unwrap();
+        let (mut log, Left { open, .. }) = CommitLog::open(dir.path()).unwrap();
         log.restart(open.iter().map(|(serial, payload)| (*serial, payload.as_slice()))).unwrap();
         (log, open.into_iter().collect())
     }
@@ -237,6 +258,17 @@ mod tests {
         log.append_ended(two);
         log.sync().unwrap();
         assert_eq!(open(&dir).1, [(three, b"three".to_vec())]);
+    }
+
+    #[test]
+    fn what_is_settled_is_there_until_sled_has_it() {
+        let dir = TempDir::new().unwrap();
+        let (mut log, _) = open(&dir);
+        let (one, two) = (log.append_settled(b"one"), log.append_settled(b"two"));
+        log.append_ended(one);
+        log.sync().unwrap();
+        let settled = CommitLog::open(dir.path()).unwrap().1.settled;
+        assert_eq!(settled.into_iter().collect::<Vec<_>>(), [(two, b"two".to_vec())]);
     }
 
     #[test]
@@ -264,7 +296,11 @@ mod tests {
             torn[at as usize] ^= 0x55;
             std::fs::write(&file, &torn).unwrap();
             let (_, found) = CommitLog::open(dir.path()).unwrap();
-            assert_eq!(found.into_iter().collect::<Vec<_>>(), [(one, b"one".to_vec())], "damaged at {at}");
+            assert_eq!(
+                found.open.into_iter().collect::<Vec<_>>(),
+                [(one, b"one".to_vec())],
+                "damaged at {at}"
+            );
         }
     }
 

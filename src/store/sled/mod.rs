@@ -1,9 +1,9 @@
 //! The engine for one machine: claims in a sled directory.
 //!
-//! What is settled is in sled, and reaches stable storage by sled's `flush` and
-//! then an `fdatasync` of our own, since sled's flush stops at the operating
-//! system's cache. What is being committed is in the [`log`], which is made
-//! durable once for all who wait; see [`super::worker`].
+//! What has to be durable now goes into the [`log`], once for all who wait; see
+//! [`super::worker`]. What is settled is in sled, and reaches stable storage
+//! there by sled's `flush` and then an `fdatasync` of our own, since sled's
+//! flush stops at the operating system's cache.
 //!
 //! A write or flush that fails ends all use of the store until the process is
 //! started again: from then on nobody knows what the disk holds, and only a
@@ -78,7 +78,7 @@ impl SledStore {
             Some(at) => ledger.recover(at)?,
             None => ledger.load().map(|()| Vec::new())?,
         };
-        ledger.sync_all()?;
+        ledger.checkpoint()?;
         Ok((Self { worker: Worker::start(ledger, poison)? }, doubtful))
     }
 }

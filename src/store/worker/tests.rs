@@ -50,10 +50,10 @@ impl Backend for Synced {
     fn open(&self) -> Result<Vec<Record>, StoreFault> {
         self.map.open()
     }
-    fn sync_open(&mut self) -> Result<(), StoreFault> {
+    fn sync(&mut self) -> Result<(), StoreFault> {
         (self.sync)().map_err(StoreFault::Failed)
     }
-    fn sync_all(&mut self) -> Result<(), StoreFault> {
+    fn checkpoint(&mut self) -> Result<(), StoreFault> {
         (self.sync)().map_err(StoreFault::Failed)
     }
 }

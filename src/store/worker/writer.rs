@@ -56,17 +56,15 @@ pub(super) struct Writer<B> {
     ledger: Ledger<B>,
     inbox: Arc<Inbox>,
     poison: Arc<Poison>,
-    /// Those whose commits are not durable yet.
-    committing: Vec<Answer<()>>,
-    /// Those whose outcomes are not durable yet.
-    settling: Vec<Answer<()>>,
+    /// Those whose writes are not durable yet.
+    waiting: Vec<Answer<()>>,
     /// Since when something is written that is not durable yet.
     dirty_since: Option<Instant>,
 }
 
 impl<B: Backend> Writer<B> {
     pub(super) fn new(ledger: Ledger<B>, inbox: Arc<Inbox>, poison: Arc<Poison>) -> Self {
-        Self { ledger, inbox, poison, committing: Vec::new(), settling: Vec::new(), dirty_since: None }
+        Self { ledger, inbox, poison, waiting: Vec::new(), dirty_since: None }
     }
 
     /// Until closed, or until nobody is left who could call.
@@ -94,13 +92,13 @@ impl<B: Backend> Writer<B> {
         {
             closing = self.carry_out(&mut requests);
             let due = self.dirty_since.is_some_and(|since| since.elapsed() >= IDLE);
-            if due || !self.settling.is_empty() {
-                self.sync_all();
-            } else if !self.committing.is_empty() {
-                self.sync_commits();
+            if due {
+                self.checkpoint();
+            } else if !self.waiting.is_empty() {
+                self.sync();
             }
         }
-        self.sync_all();
+        self.checkpoint();
         closing
     }
 
@@ -115,19 +113,16 @@ impl<B: Backend> Writer<B> {
         None
     }
 
-    fn sync_commits(&mut self) {
-        let result = self.sound().and_then(Ledger::sync_commits);
+    fn sync(&mut self) {
+        let result = self.sound().and_then(Ledger::sync);
         self.acknowledge(&result);
     }
 
     /// Also for what nobody waits for.
-    fn sync_all(&mut self) {
+    fn checkpoint(&mut self) {
         self.dirty_since = None;
-        let result = self.sound().and_then(Ledger::sync_all);
+        let result = self.sound().and_then(Ledger::checkpoint);
         self.acknowledge(&result);
-        for answer in self.settling.drain(..) {
-            let _ = answer.send(result.clone());
-        }
     }
 
     /// A failed sync is final: the kernel may have thrown the unwritten pages
@@ -136,7 +131,7 @@ impl<B: Backend> Writer<B> {
         if let (Err(StoreFault::Failed(why)), Ok(())) = (result, self.poison.check()) {
             self.poison.set(why.clone());
         }
-        for answer in self.committing.drain(..) {
+        for answer in self.waiting.drain(..) {
             let _ = answer.send(result.clone());
         }
     }
@@ -146,7 +141,7 @@ impl<B: Backend> Writer<B> {
             Request::Claim(request, answer) => self.claim(&request, answer),
             Request::Commit { token, ids, at, answer } => {
                 match self.sound().and_then(|ledger| ledger.commit(token, &ids, at)) {
-                    Ok(()) => self.committing.push(answer),
+                    Ok(()) => self.waiting.push(answer),
                     Err(fault) => drop(answer.send(Err(fault))),
                 }
             }
@@ -155,7 +150,7 @@ impl<B: Backend> Writer<B> {
                 // Some may be written though one was fenced.
                 self.written();
                 match (answer, done) {
-                    (Some(answer), Ok(())) => self.settling.push(answer),
+                    (Some(answer), Ok(())) => self.waiting.push(answer),
                     (Some(answer), Err(fault)) => drop(answer.send(Err(fault))),
                     (None, Ok(())) => {}
                     (None, Err(fault)) => tracing::warn!(%fault, "an outcome was not written"),
