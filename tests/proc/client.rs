@@ -1,9 +1,14 @@
 //! A client, written apart from the program's own SMTP code.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+/// How long a proxy that lives takes to greet, and more.
+const GREETING: Duration = Duration::from_secs(10);
 
 /// What it sends: one try of one e-mail. Each try has a Message-ID and a Date
 /// of its own, as libraries make them.
@@ -60,7 +65,9 @@ impl Client {
         }
         stream.set_nodelay(true)?;
         let mut client = Self { stream: BufReader::with_capacity(1024, stream) };
-        client.expect("220").await?;
+        // A proxy killed while it let us in may leave us a connection that
+        // nobody else knows of.
+        timeout(GREETING, client.expect("220")).await??;
         client.write(b"EHLO app.test\r\n").await?;
         client.expect("250").await?;
         Ok(client)
