@@ -1,7 +1,9 @@
 //! Durable claims a second: `cargo bench --bench store [-- DIRECTORY]`.
 //!
 //! Each writer claims an id of its own and commits it, over and over; a commit
-//! returns when it is on stable storage. Beside that, what the disk itself
+//! returns when it is on stable storage, and the times are of these two. Then
+//! the claim is settled as accepted, which nobody waits for: the whole life of
+//! a message, so the rate is of messages. Beside that, what the disk itself
 //! does: 4 KiB written and `fdatasync`ed on the same file system, in the same
 //! run. The directory must be on the disk in question (default: the working
 //! directory); nothing is left in it.
@@ -33,37 +35,16 @@ fn main() -> Result<(), Failure> {
 
     println!("{:<26} {:>9} {:>10} {:>10}", "", "per second", "p50 ms", "p99 ms");
     report("fdatasync of 4 KiB", disk(&dir.path().join("disk"))?);
-    for ending in [Ending::Left, Ending::Settled] {
-        for writers in WRITERS {
-            // A store of its own, so that no cell depends on those before it.
-            let path = dir.path().join(format!("store-{writers}-{ending:?}"));
-            let store = Arc::new(SledStore::open(&path, SystemClock.now())?.0);
-            let name = format!("{writers} writer{}{}", if writers == 1 { "" } else { "s" }, ending.words());
-            report(&name, runtime.block_on(claims(&store, writers, ending))?);
-            runtime.block_on(store.close())?;
-        }
+    for writers in WRITERS {
+        // A store of its own, so that no cell depends on those before it.
+        let path = dir.path().join(format!("store-{writers}"));
+        let store = Arc::new(SledStore::open(&path, SystemClock.now())?.0);
+        let name = format!("{writers} writer{}", if writers == 1 { "" } else { "s" });
+        report(&name, runtime.block_on(claims(&store, writers))?);
+        runtime.block_on(store.close())?;
     }
     report("fdatasync, once more", disk(&dir.path().join("disk"))?);
     Ok(())
-}
-
-/// What follows the commit; the times are of claim and commit alone.
-#[derive(Clone, Copy, Debug)]
-enum Ending {
-    /// Nothing.
-    Left,
-    /// The claim is settled as accepted, not waiting for the disk: the whole
-    /// life of a message, so the rate is of messages.
-    Settled,
-}
-
-impl Ending {
-    fn words(self) -> &'static str {
-        match self {
-            Ending::Left => "",
-            Ending::Settled => ", settled too",
-        }
-    }
 }
 
 /// One line of the table, from the time that each operation took.
@@ -98,12 +79,12 @@ fn disk(path: &std::path::Path) -> Result<Vec<Duration>, Failure> {
     Ok(took)
 }
 
-async fn claims(store: &Arc<SledStore>, writers: u64, ending: Ending) -> Result<Vec<Duration>, Failure> {
+async fn claims(store: &Arc<SledStore>, writers: u64) -> Result<Vec<Duration>, Failure> {
     let begin = Instant::now();
     let tasks: Vec<_> = (0..writers)
         .map(|writer| {
             let store = Arc::clone(store);
-            tokio::spawn(async move { write(&store, writer, begin, ending).await })
+            tokio::spawn(async move { write(&store, writer, begin).await })
         })
         .collect();
     let mut took = Vec::new();
@@ -113,12 +94,7 @@ async fn claims(store: &Arc<SledStore>, writers: u64, ending: Ending) -> Result<
     Ok(took)
 }
 
-async fn write(
-    store: &SledStore,
-    writer: u64,
-    begin: Instant,
-    ending: Ending,
-) -> Result<Vec<Duration>, Failure> {
+async fn write(store: &SledStore, writer: u64, begin: Instant) -> Result<Vec<Duration>, Failure> {
     let mut took = Vec::new();
     while begin.elapsed() < CELL {
         let attempt = writer << 32 | took.len() as u64;
@@ -133,12 +109,10 @@ async fn write(
         }
         store.commit(token, vec![id], now).await?;
         took.push(start.elapsed());
-        if let Ending::Settled = ending {
-            let outcome = Outcome::Accepted(Reply::new(250, "2.0.0 Ok: queued as 4Xyz123abc"));
-            let settlement =
-                Settlement { id, outcome, upstream: "mx.example.net:25".into(), delivered: Vec::new() };
-            store.settle(token, now, vec![settlement], Durability::Soon).await?;
-        }
+        let outcome = Outcome::Accepted(Reply::new(250, "2.0.0 Ok: queued as 4Xyz123abc"));
+        let settlement =
+            Settlement { id, outcome, upstream: "mx.example.net:25".into(), delivered: Vec::new() };
+        store.settle(token, now, vec![settlement], Durability::Soon).await?;
     }
     Ok(took)
 }
