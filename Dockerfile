@@ -5,6 +5,7 @@ WORKDIR /build
 COPY Cargo.toml Cargo.lock ./
 COPY src src
 COPY benches benches
+COPY tests tests
 RUN cargo build --release --locked
 
 FROM debian:bookworm-slim
