@@ -1,6 +1,8 @@
 //! lettre, a client that we did not write, against the program: unique e-mails
 //! arrive, and repeated ones arrive once.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that can't go on ends")]
+
 mod common;
 
 use std::collections::BTreeSet;

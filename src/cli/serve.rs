@@ -20,6 +20,12 @@ pub struct ServeArgs {
 pub fn run(args: &ServeArgs) -> Result<(), CliFault> {
     let config = args.config.load()?;
     let _log = log::init(&config.log).map_err(|fault| CliFault::Failed(fault.to_string()))?;
+    if let Some(address) = &config.admin {
+        tracing::warn!(
+            address,
+            "admin.address is not served by this version; the log tells what was decided"
+        );
+    }
     let (store, doubts) = server::open_store(&config.store)?;
     runtime()?.block_on(async {
         let bound = server::bind(&config)?;

@@ -92,9 +92,9 @@ fn read(root: Section<'_>) -> Config {
         dedup: dedup(root.table("dedup")),
         limits: limits(root.table("limits")),
         log: log(root.table("log")),
+        admin: admin(root.table("admin")),
     };
     root.later("rule", "no [[rule]]", is_empty_list);
-    admin(root.table("admin"));
     root.close();
     config
 }
@@ -260,8 +260,10 @@ fn log(section: Section<'_>) -> Log {
     log
 }
 
-fn admin(section: Section<'_>) {
-    section.later("address", "\"\"", |node| is_text(node, ""));
+/// Only looks on, so a file that names it may be served without it.
+fn admin(section: Section<'_>) -> Option<String> {
+    let address = section.get("address", None, optional_text);
     section.get("token_file", None, optional_text);
     section.close();
+    address
 }

@@ -39,6 +39,8 @@ pub struct Config {
     pub log: Log,
     /// How long attempts under way may go on after SIGTERM.
     pub drain: Duration,
+    /// The admin address that was asked for; this version does not serve it.
+    pub admin: Option<String>,
 }
 
 /// One `[[listener]]`.

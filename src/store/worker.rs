@@ -64,15 +64,23 @@ impl Poison {
 /// The async face of a ledger on a thread of its own. Dropping it ends that in
 /// the background; [`Store::close`] waits for it.
 #[derive(Debug)]
-pub(super) struct Worker {
+pub struct Worker {
     inbox: Arc<Inbox>,
     poison: Arc<Poison>,
-    pub(super) deadline: Duration,
+    deadline: Duration,
 }
 
 impl Worker {
+    /// How long one call may take before it is answered with
+    /// [`StoreFault::Stalled`]; 10 seconds unless set.
+    #[must_use]
+    pub fn with_deadline(mut self, deadline: Duration) -> Self {
+        self.deadline = deadline;
+        self
+    }
+
     /// Starts the thread.
-    pub(super) fn start<B: Backend>(ledger: Ledger<B>, poison: Arc<Poison>) -> Result<Self, StoreFault> {
+    pub(super) fn over<B: Backend>(ledger: Ledger<B>, poison: Arc<Poison>) -> Result<Self, StoreFault> {
         let inbox = Arc::new(Inbox::default());
         let writer = Writer::new(ledger, Arc::clone(&inbox), Arc::clone(&poison));
         thread::Builder::new()

@@ -18,31 +18,15 @@ mod tests;
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
-
-use async_trait::async_trait;
 
 use super::ledger::Ledger;
-use super::worker::{Poison, Worker};
-use super::{
-    ClaimId, ClaimRequest, Claimed, Durability, Query, Record, Settlement, Store, StoreFault, Token,
-};
+use super::worker::Poison;
+use super::{Record, StoreFault};
 use crate::clock::Timestamp;
 use backend::SledBackend;
 
 /// Claims in a directory that this process alone has open.
-///
-/// A call that takes longer than the deadline is answered with
-/// [`StoreFault::Stalled`], but not withdrawn: it may still be carried out,
-/// before any later call. A stalled commit or settlement may be repeated. A
-/// holder who gives up after a stalled commit, having sent nothing, *settles*
-/// with the same token, as deferred: that ends the claim whether the commit
-/// passed or not, while a release would leave it committing. A claim whose
-/// caller has given up by the time it is taken is released at once.
-#[derive(Debug)]
-pub struct SledStore {
-    worker: Worker,
-}
+pub use super::worker::Worker as SledStore;
 
 impl SledStore {
     /// Opens or creates the store in `path`, for relaying. What was being
@@ -63,14 +47,6 @@ impl SledStore {
         Ok(Self::start(path, None)?.0)
     }
 
-    /// How long one call may take before it is answered with
-    /// [`StoreFault::Stalled`]; 10 seconds unless set.
-    #[must_use]
-    pub fn with_deadline(mut self, deadline: Duration) -> Self {
-        self.worker.deadline = deadline;
-        self
-    }
-
     fn start(path: &Path, recover_at: Option<Timestamp>) -> Result<(Self, Vec<Record>), StoreFault> {
         let poison = Arc::new(Poison::default());
         let mut ledger = Ledger::new(SledBackend::new(open::open(path)?, path, Arc::clone(&poison))?);
@@ -79,49 +55,6 @@ impl SledStore {
             None => ledger.load().map(|()| Vec::new())?,
         };
         ledger.checkpoint()?;
-        Ok((Self { worker: Worker::start(ledger, poison)? }, doubtful))
-    }
-}
-
-#[async_trait]
-impl Store for SledStore {
-    async fn claim(&self, request: ClaimRequest) -> Result<Vec<Claimed>, StoreFault> {
-        self.worker.claim(request).await
-    }
-
-    async fn commit(&self, token: Token, ids: Vec<ClaimId>, at: Timestamp) -> Result<(), StoreFault> {
-        self.worker.commit(token, ids, at).await
-    }
-
-    async fn settle(
-        &self,
-        token: Token,
-        at: Timestamp,
-        settlements: Vec<Settlement>,
-        durability: Durability,
-    ) -> Result<(), StoreFault> {
-        self.worker.settle(token, at, settlements, durability).await
-    }
-
-    async fn release(&self, token: Token, ids: Vec<ClaimId>) -> Result<(), StoreFault> {
-        self.worker.release(token, ids).await
-    }
-
-    async fn get(&self, id: ClaimId, now: Timestamp) -> Result<Option<Record>, StoreFault> {
-        self.worker.get(id, now).await
-    }
-
-    async fn list(&self, query: Query, now: Timestamp) -> Result<(Vec<Record>, Option<ClaimId>), StoreFault> {
-        self.worker.list(query, now).await
-    }
-
-    async fn sweep(&self, now: Timestamp, most: usize) -> Result<usize, StoreFault> {
-        self.worker.sweep(now, most).await
-    }
-
-    /// Writes everything down and lets go of the directory. Calls still under
-    /// way behind it, and all later ones, are answered [`StoreFault::Failed`].
-    async fn close(&self) -> Result<(), StoreFault> {
-        self.worker.close().await
+        Ok((Self::over(ledger, poison)?, doubtful))
     }
 }

@@ -1,14 +1,16 @@
 use std::fs;
 use std::io;
 use std::path::PathBuf;
+use std::time::Duration;
 
+use async_trait::async_trait;
 use proptest::prelude::*;
 use tempfile::TempDir;
 
 use super::super::contract::{
     Engine, accepted, at, claim, contract_suite, id, is_new, send, settled, slot, token,
 };
-use super::super::{Attempt, Fingerprint, Outcome, State};
+use super::super::{Attempt, Fingerprint, Outcome, State, Store, Token};
 use super::*;
 use crate::smtp::reply::Reply;
 use crate::store::ClaimId;

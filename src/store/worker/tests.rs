@@ -87,7 +87,7 @@ impl Disk {
 
 fn worker(sync: Sync) -> Arc<Worker> {
     let ledger = Ledger::new(Synced { map: MapBackend::default(), sync });
-    Arc::new(Worker::start(ledger, Arc::default()).unwrap())
+    Arc::new(Worker::over(ledger, Arc::default()).unwrap())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
