@@ -24,12 +24,15 @@
 
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
-use std::io;
+use std::io::{self, BufReader, Read, Seek, SeekFrom};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 /// Octets of one file: some ten thousand messages.
 const CAPACITY: u64 = 8 * 1024 * 1024;
+
+/// Octets read or zeroed at once.
+const BLOCK: usize = 64 * 1024;
 
 /// length, checksum, generation, serial, kind
 const HEADER: usize = 4 + 4 + 8 + 8 + 1;
@@ -184,7 +187,7 @@ fn frame(out: &mut Vec<u8>, generation: u64, serial: Serial, kind: u8, payload: 
 fn prepared(path: &Path) -> io::Result<File> {
     let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
     if file.metadata()?.len() < CAPACITY {
-        let zeros = vec![0; 1 << 20];
+        let zeros = vec![0; BLOCK];
         for at in (file.metadata()?.len()..CAPACITY).step_by(zeros.len()) {
             let room = (CAPACITY - at).min(zeros.len() as u64) as usize;
             file.write_all_at(&zeros[..room], at)?;
@@ -198,33 +201,39 @@ fn prepared(path: &Path) -> io::Result<File> {
 /// another generation, or was never written: what a crash cut off was never
 /// acknowledged.
 fn read(file: &File) -> io::Result<Contents> {
-    let mut bytes = vec![0; usize::try_from(file.metadata()?.len()).map_err(io::Error::other)?];
-    file.read_exact_at(&mut bytes, 0)?;
+    let mut rest = file.metadata()?.len();
+    let mut reader = BufReader::with_capacity(BLOCK, file);
+    reader.seek(SeekFrom::Start(0))?;
     let mut contents = Contents::default();
-    let mut rest = bytes.as_slice();
-    while let Some((generation, serial, kind, payload, behind)) = split(rest) {
+    while let Some(frame) = next_frame(&mut reader, &mut rest)? {
+        let number = |at: usize| frame[at..].first_chunk().map(|bytes| u64::from_be_bytes(*bytes));
+        let (Some(generation), Some(serial)) = (number(8), number(16)) else { break };
         if !contents.frames.is_empty() && generation != contents.generation {
             break;
         }
         contents.generation = generation;
-        contents.frames.push((serial, kind, payload.to_vec()));
-        rest = behind;
+        contents.frames.push((serial, frame[24], frame[HEADER..].to_vec()));
     }
     Ok(contents)
 }
 
-type Split<'a> = (u64, Serial, u8, &'a [u8], &'a [u8]);
-
-fn split(bytes: &[u8]) -> Option<Split<'_>> {
-    let (length, _) = bytes.split_first_chunk::<4>()?;
-    let length = u32::from_be_bytes(*length) as usize;
-    let (frame, behind) = bytes.split_at_checked(length).filter(|_| length >= HEADER)?;
-    let number = |at: usize| Some(u64::from_be_bytes(frame.get(at..at + 8)?.try_into().ok()?));
-    let checksum = u32::from_be_bytes(frame.get(4..8)?.try_into().ok()?);
-    if crc32fast::hash(&frame[8..]) != checksum {
-        return None;
+/// A whole frame with the checksum it says, out of the `rest` of a file.
+fn next_frame(reader: &mut impl Read, rest: &mut u64) -> io::Result<Option<Vec<u8>>> {
+    let mut length = [0; 4];
+    if *rest < HEADER as u64 {
+        return Ok(None);
     }
-    Some((number(8)?, number(16)?, frame[24], &frame[HEADER..], behind))
+    reader.read_exact(&mut length)?;
+    let size = u32::from_be_bytes(length) as usize;
+    if size < HEADER || size as u64 > *rest {
+        return Ok(None);
+    }
+    *rest -= size as u64;
+    let mut frame = vec![0; size];
+    frame[..4].copy_from_slice(&length);
+    reader.read_exact(&mut frame[4..])?;
+    let sound = frame[4..8] == crc32fast::hash(&frame[8..]).to_be_bytes();
+    Ok(sound.then_some(frame))
 }
 
 #[cfg(test)]
