@@ -103,7 +103,9 @@ async fn write(store: &SledStore, writer: u64, begin: Instant) -> Result<Vec<Dur
         let id = slot.id;
         let start = Instant::now();
         let lease_until = now.plus(Duration::from_secs(600));
-        let claimed = store.claim(ClaimRequest { token, at: now, lease_until, slots: vec![slot] }).await?;
+        let claimed = store
+            .claim(ClaimRequest { token, at: now, lease_until, slots: vec![slot], tenant_cap: None })
+            .await?;
         if !matches!(claimed.first(), Some(Claimed::New { .. })) {
             return Err("an id was claimed twice".into());
         }

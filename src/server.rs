@@ -169,9 +169,14 @@ impl Server {
 }
 
 fn live(config: &Config) -> Live {
+    for warning in config.warnings() {
+        tracing::warn!("{warning}");
+    }
     let services = Services {
         hostname: config.hostname.clone(),
         dedup: config.dedup.clone(),
+        rules: config.rules.clone(),
+        tenant_cap: config.limits.max_claims_per_tenant,
         upstream: Upstream::new(config.upstream.clone(), config.hostname.clone()),
         received_header: config.upstream.received_header,
         idempotency_header: config.upstream.idempotency_header.clone(),

@@ -23,6 +23,9 @@ pub fn run(args: CheckArgs) -> Result<(), CliFault> {
     let mut out = Vec::new();
     writeln!(out, "{}: valid", args.config.config.display())?;
     describe(&config, &mut out)?;
+    for warning in config.warnings() {
+        writeln!(out, "warning: {warning}")?;
+    }
     super::print(&out)?;
     let upstream = Upstream::new(config.upstream, config.hostname);
     match runtime()?.block_on(upstream.probe()) {
@@ -51,12 +54,21 @@ fn describe(config: &Config, out: &mut impl Write) -> std::io::Result<()> {
     let chain: Vec<_> = dedup.chain.iter().map(|strategy| strategy.as_str()).collect();
     let mut text = match dedup.mode {
         Mode::Off => "off".to_owned(),
-        Mode::Enforce => format!("{}, remembered for {}", chain.join(", "), format_duration(dedup.window)),
+        Mode::Enforce | Mode::Observe => {
+            format!("{}, remembered for {}", chain.join(", "), format_duration(dedup.window))
+        }
     };
-    if dedup.mode == Mode::Enforce && dedup.chain.contains(&Strategy::Content) {
+    if dedup.mode != Mode::Off && dedup.chain.contains(&Strategy::Content) {
         text += &format!(" (content {})", format_duration(dedup.content_window));
     }
-    writeln!(out, "{}", line("dedup", text))
+    if dedup.mode == Mode::Observe {
+        text += "; only observed, everything is relayed";
+    }
+    writeln!(out, "{}", line("dedup", text))?;
+    for rule in &config.rules {
+        writeln!(out, "{}", line("rule", rule.name.clone()))?;
+    }
+    Ok(())
 }
 
 /// The extensions that matter to us, as EHLO names them.

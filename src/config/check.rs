@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::section::Section;
 use super::values::{covers_the_world, format_duration};
-use super::{Dedup, Limits, Listener, Strategy};
+use super::{Dedup, Limits, Listener, Rule, Strategy};
 
 /// A listener must not be an open relay, nor stand twice.
 pub(super) fn listener(section: &Section<'_>, listener: &Listener, earlier: &[Listener]) {
@@ -37,17 +37,23 @@ fn collide(one: SocketAddr, other: SocketAddr) -> bool {
 pub(super) fn dedup(section: &Section<'_>, dedup: &Dedup) {
     window(section, "window", dedup.window, dedup.max_window);
     window(section, "content_window", dedup.content_window, dedup.max_window);
-    let needs = [
-        (Strategy::Header, "headers", &dedup.headers),
-        (Strategy::Event, "event_headers", &dedup.event_headers),
-    ];
-    for (strategy, key, names) in needs {
-        if dedup.chain.contains(&strategy) && names.is_empty() {
-            let what =
-                format!("is empty, but dedup.chain asks for {}; name a header field", strategy.as_str());
-            section.fault(key, &what);
-        }
+    for (strategy, key) in without_fields(dedup) {
+        let what = format!("is empty, but dedup.chain asks for {}; name a header field", strategy.as_str());
+        section.fault(key, &what);
     }
+}
+
+/// The strategies of the chain that have no field to look at, with the key
+/// that would name one.
+fn without_fields(dedup: &Dedup) -> impl Iterator<Item = (Strategy, &'static str)> {
+    let needs = [
+        (Strategy::Header, "headers", dedup.headers.is_empty()),
+        (Strategy::Event, "event_headers", dedup.event_headers.is_empty()),
+    ];
+    needs
+        .into_iter()
+        .filter(|(strategy, _, empty)| *empty && dedup.chain.contains(strategy))
+        .map(|(strategy, key, _)| (strategy, key))
 }
 
 fn window(section: &Section<'_>, key: &'static str, window: Duration, most: Duration) {
@@ -60,6 +66,33 @@ fn window(section: &Section<'_>, key: &'static str, window: Duration, most: Dura
         section.fault(key, &format!("{window} is longer than dedup.max_window, {most}"));
     } else {
         section.fault("max_window", &format!("{most} is shorter than dedup.{key}, {window}"));
+    }
+}
+
+/// Rules have names of their own, windows under the cap, and no key that
+/// depends on what it decides.
+pub(super) fn rule(section: &Section<'_>, rule: &Rule, earlier: &[Rule]) {
+    if earlier.iter().any(|other| other.name == rule.name) {
+        section.fault(
+            "name",
+            &format!("{:?} names an earlier rule too; give each a name of its own", rule.name),
+        );
+    }
+    if section.has("window") {
+        window(section, "window", rule.dedup.window, rule.dedup.max_window);
+    }
+    for key in ["chain", "scope"] {
+        if !rule.matches.key.is_empty() && section.has(key) {
+            section.fault(
+                key,
+                "a rule that matches on the key can't change how the key is found; match on something else",
+            );
+        }
+    }
+    if section.has("chain") {
+        for (strategy, key) in without_fields(&rule.dedup) {
+            section.fault("chain", &format!("asks for {}, but dedup.{key} is empty", strategy.as_str()));
+        }
     }
 }
 

@@ -10,9 +10,11 @@ use ipnet::IpNet;
 use serde::Deserialize;
 use serde::de::value::StrDeserializer;
 
+use super::policy::FieldRef;
+use super::rule::Glob;
 use super::section::{Converted, Problem};
 use super::tree::{Node, Value, list_from_variable};
-use super::values;
+use super::{Exclude, values};
 
 /// A hundred years: so that no sum of a time and a duration can overflow.
 const LONGEST: Duration = Duration::from_secs(36_500 * 86_400);
@@ -46,11 +48,6 @@ pub(super) fn is_text(node: &Node, wanted: &str) -> bool {
 /// Whether the value is `false`.
 pub(super) fn is_false(node: &Node) -> bool {
     matches!(boolean(node), Ok(false))
-}
-
-/// Whether the value is a list without items.
-pub(super) fn is_empty_list(node: &Node) -> bool {
-    list(node, Ok).is_ok_and(|items: Vec<&Node>| items.is_empty())
 }
 
 /// The name of a file or directory.
@@ -220,9 +217,80 @@ pub(super) fn header_name(node: &Node) -> Converted<String> {
     }
 }
 
-/// The same in lower case, for looking it up.
-pub(super) fn header_key(node: &Node) -> Converted<String> {
-    header_name(node).map(|name| name.to_ascii_lowercase())
+/// A header field, or a member of the JSON in it.
+pub(super) fn field_ref(node: &Node) -> Converted<FieldRef> {
+    match as_text(node).and_then(FieldRef::parse) {
+        Some(field) if values::is_header_name(&field.name) && !values::is_essential_field(&field.name) => {
+            Ok(field)
+        }
+        _ => no(
+            node,
+            "a field of its own",
+            "the name of a header field such as X-Event-Id, or one with a JSON Pointer, X-SMTPAPI#/unique_args",
+        ),
+    }
+}
+
+/// Globs of which one must match exactly.
+pub(super) fn exact_globs(node: &Node) -> Converted<Vec<Glob>> {
+    globs(node, Glob::exact)
+}
+
+/// Globs of which one must match without regard to case.
+pub(super) fn any_case_globs(node: &Node) -> Converted<Vec<Glob>> {
+    globs(node, Glob::any_case)
+}
+
+/// The same for addresses.
+pub(super) fn address_globs(node: &Node) -> Converted<Vec<Glob>> {
+    globs(node, Glob::address)
+}
+
+fn globs(node: &Node, glob: impl Fn(&str) -> Glob) -> Converted<Vec<Glob>> {
+    let one = |node: &Node| text(node).map(|text| glob(&text));
+    match &node.value {
+        Value::List(_) => some_of(one, "leave the condition out to match anything")(node),
+        _ => one(node).map(|one| vec![one]),
+    }
+}
+
+/// `{ "X-Template-Id" = "otp*" }`: globs by the name of a field.
+pub(super) fn header_globs(node: &Node) -> Converted<Vec<(String, Vec<Glob>)>> {
+    let Value::Table(table) = &node.value else {
+        return no(node, "a table", "{ \"X-Template-Id\" = \"otp*\" }");
+    };
+    let condition = |(name, node): (&String, &Node)| {
+        if values::is_header_name(name) {
+            Ok((name.clone(), any_case_globs(node)?))
+        } else {
+            no(node, "the name of a header field", "one such as X-Template-Id in front of it")
+        }
+    };
+    table.iter().map(condition).collect()
+}
+
+/// Regular expressions, compiled.
+pub(super) fn excludes(node: &Node) -> Converted<Exclude> {
+    let patterns = list_of(text)(node)?;
+    Exclude::new(&patterns).map_err(|fault| {
+        let item = match &node.value {
+            Value::List(items) => items.get(fault.index).unwrap_or(node),
+            _ => node,
+        };
+        Problem::at(item, fault.to_string())
+    })
+}
+
+/// A name that can stand in a log line, blanks inside allowed.
+pub(super) fn rule_name(node: &Node) -> Converted<String> {
+    let fits = |text: &&str| {
+        (1..=64).contains(&text.len()) && *text == text.trim() && !text.contains(char::is_control)
+    };
+    let text = as_text(node).filter(fits);
+    text.map_or_else(
+        || no(node, "a name", "up to 64 octets on one line, without blanks around them"),
+        |text| Ok(text.to_owned()),
+    )
 }
 
 /// The same where the empty text stands for none.

@@ -4,34 +4,23 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
+mod dedup;
+
 use super::check;
 use super::convert::{
-    boolean, choice, count, domain, duration, header_key, host_and_port, is_empty_list, is_false, is_text,
-    list_of, name, network, one_or_more, optional_header, optional_path, optional_text, path,
-    positive_duration, size, socket_address, some_of, text,
+    boolean, choice, count, domain, duration, host_and_port, is_false, is_text, list_of, name, network,
+    one_or_more, optional_header, optional_path, optional_text, path, positive_duration, size,
+    socket_address, some_of, text,
 };
 use super::section::{ConfigFault, Problem, Reader, Section};
 use super::tree::{self, Origin};
 use super::{
-    BareNewlines, Config, Dedup, InDoubt, Limits, Listener, Log, LogFormat, LogLevel, Mode, OnConflict,
-    OnDuplicate, OnPartial, OnStoreFailure, Redact, Scope, Store, Strategy, Unkeyed, Upstream,
+    BareNewlines, Config, Limits, Listener, Log, LogFormat, LogLevel, Redact, Store, Upstream,
     UpstreamTimeouts, values,
 };
 
 const MINUTE: u64 = 60;
-const DAY: u64 = 86_400;
 const MIB: u64 = 1 << 20;
-
-/// Fields that name a template: our own, Mailjet's (its SMTP relay guide,
-/// "Using template with SMTP"), Mandrill's and Mailgun's (their SMTP header
-/// references).
-const TEMPLATE_HEADERS: [&str; 4] =
-    ["x-template-id", "x-mj-templateid", "x-mc-template", "x-mailgun-template-name"];
-
-/// Fields that name one event: our own, and the identifier that Mailjet lets an
-/// application give to a message. Fields for variables, tags, metadata and
-/// campaigns are left out: many different e-mails share one value.
-const EVENT_HEADERS: [&str; 2] = ["x-event-id", "x-mj-customid"];
 
 impl Config {
     /// Reads a file, lays the environment over it and checks the result.
@@ -81,7 +70,7 @@ pub(super) fn parse_with(
 }
 
 fn read(root: Section<'_>) -> Config {
-    let config = Config {
+    let mut config = Config {
         hostname: root
             .get("hostname", None, |node| domain(node).map(Some))
             .unwrap_or_else(values::machine_name),
@@ -89,12 +78,13 @@ fn read(root: Section<'_>) -> Config {
         listeners: listeners(&root),
         upstream: upstream(root.table("upstream")),
         store: store(root.table("store")),
-        dedup: dedup(root.table("dedup")),
+        dedup: dedup::dedup(root.table("dedup")),
+        rules: Vec::new(),
         limits: limits(root.table("limits")),
         log: log(root.table("log")),
         admin: admin(root.table("admin")),
     };
-    root.later("rule", "no [[rule]]", is_empty_list);
+    config.rules = dedup::rules(&root, &config.dedup);
     root.close();
     config
 }
@@ -135,9 +125,7 @@ fn listener(section: &Section<'_>) -> Listener {
         name: section.get("name", "submission".to_owned(), name),
         address: section.get("address", SocketAddr::from(([127, 0, 0, 1], 2525)), socket_address),
         allow_from: section.get("allow_from", loopback, some_of(network, "without AUTH nobody could relay")),
-        tenant_header: section
-            .get("tenant_header", None, optional_header)
-            .map(|name| name.to_ascii_lowercase()),
+        tenant_header: section.get("tenant_header", None, optional_header),
     }
 }
 
@@ -193,43 +181,6 @@ fn store(section: Section<'_>) -> Store {
     store
 }
 
-fn dedup(section: Section<'_>) -> Dedup {
-    let owned = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
-    let span = |key, seconds| section.get(key, Duration::from_secs(seconds), positive_duration);
-    let chain = vec![Strategy::Header, Strategy::Event, Strategy::Content];
-    let keys = owned(&["x-idempotency-key", "idempotency-key", "resend-idempotency-key"]);
-    section.later("fingerprint_exclude", "[]", is_empty_list);
-    let dedup = Dedup {
-        chain: section.get("chain", chain, some_of(choice, "to deduplicate nothing, write mode = \"off\"")),
-        headers: section.get("headers", keys, list_of(header_key)),
-        template_headers: section.get("template_headers", owned(&TEMPLATE_HEADERS), list_of(header_key)),
-        event_headers: section.get("event_headers", owned(&EVENT_HEADERS), list_of(header_key)),
-        scope: section.get("scope", Scope::Recipient, choice),
-        window: span("window", 7 * DAY),
-        content_window: span("content_window", 15 * MINUTE),
-        max_window: span("max_window", 400 * DAY),
-        on_duplicate: section.get("on_duplicate", OnDuplicate::Accept, choice),
-        on_conflict: section.get("on_conflict", OnConflict::Reject, choice),
-        on_partial: section.get("on_partial", OnPartial::Report, choice),
-        in_doubt: section.get("in_doubt", InDoubt::Suppress, choice),
-        in_flight_wait: section.get("in_flight_wait", Duration::from_secs(60), duration),
-        unkeyed: section.get("unkeyed", Unkeyed::Relay, choice),
-        mode: section.get("mode", Mode::Enforce, |node| {
-            if is_text(node, "observe") {
-                return Err(Problem::at(
-                    node,
-                    "this version does not offer observe yet; write enforce or off",
-                ));
-            }
-            choice(node)
-        }),
-        on_store_failure: section.get("on_store_failure", OnStoreFailure::Defer, choice),
-    };
-    check::dedup(&section, &dedup);
-    section.close();
-    dedup
-}
-
 fn limits(section: Section<'_>) -> Limits {
     let span = |key, seconds| section.get(key, Duration::from_secs(seconds), positive_duration);
     let limits = Limits {
@@ -243,6 +194,9 @@ fn limits(section: Section<'_>) -> Limits {
         max_errors: section.get("max_errors", 20, count(1)),
         bare_newlines: section.get("bare_newlines", BareNewlines::Normalize, choice),
         in_memory_total: section.get("in_memory_total", 512 * MIB, size),
+        max_claims_per_tenant: section.get("max_claims_per_tenant", None, |node| {
+            count(0)(node).map(|n| Some(n as u64).filter(|n| *n > 0))
+        }),
     };
     check::limits(&section, &limits);
     section.close();

@@ -4,11 +4,14 @@
 mod check;
 mod convert;
 mod load;
+mod policy;
+mod rule;
 mod section;
 #[cfg(test)]
 mod tests;
 mod tree;
 pub mod values;
+mod warnings;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -16,7 +19,13 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+pub use crate::message::fingerprint::Exclude;
 pub use crate::smtp::data::BareNewlines;
+pub use policy::{
+    Dedup, FieldRef, InDoubt, Mode, OnConflict, OnDuplicate, OnPartial, OnStoreFailure, Scope, Strategy,
+    Unkeyed,
+};
+pub use rule::{Glob, Match, Rule};
 pub use section::ConfigFault;
 pub use values::{parse_duration, parse_ttl};
 
@@ -33,6 +42,8 @@ pub struct Config {
     pub store: Store,
     /// Which e-mail is the same, and what follows.
     pub dedup: Dedup,
+    /// What holds for some of the mail instead; the first that matches counts.
+    pub rules: Vec<Rule>,
     /// Bounds on what one client or message may cost.
     pub limits: Limits,
     /// How to write the log.
@@ -52,7 +63,7 @@ pub struct Listener {
     pub address: SocketAddr,
     /// Who may relay.
     pub allow_from: Vec<IpNet>,
-    /// A header field that names the tenant, lower case.
+    /// A header field that names the tenant.
     pub tenant_header: Option<String>,
 }
 
@@ -102,153 +113,6 @@ pub enum Store {
     },
 }
 
-/// `[dedup]`.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Dedup {
-    /// The strategies, in order.
-    pub chain: Vec<Strategy>,
-    /// Fields that carry a key, lower case.
-    pub headers: Vec<String>,
-    /// Fields that name a template, lower case.
-    pub template_headers: Vec<String>,
-    /// Fields that name an event, lower case.
-    pub event_headers: Vec<String>,
-    /// What one claim covers.
-    pub scope: Scope,
-    /// How long outcomes under a header, event or Message-ID key are remembered.
-    pub window: Duration,
-    /// The same for content keys.
-    pub content_window: Duration,
-    /// The cap on `X-Idempotency-TTL`.
-    pub max_window: Duration,
-    /// What a duplicate hears.
-    pub on_duplicate: OnDuplicate,
-    /// What the same key with another content means.
-    pub on_conflict: OnConflict,
-    /// What a message hears that some recipients got and others never will.
-    pub on_partial: OnPartial,
-    /// What an unconfirmed attempt means to the next one.
-    pub in_doubt: InDoubt,
-    /// How long a duplicate waits for the attempt under way.
-    pub in_flight_wait: Duration,
-    /// What happens to a message without a key.
-    pub unkeyed: Unkeyed,
-    /// Whether to deduplicate at all.
-    pub mode: Mode,
-    /// What happens to a message that can't be claimed.
-    pub on_store_failure: OnStoreFailure,
-}
-
-/// How a key is found.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Strategy {
-    /// A header field that the application sets.
-    Header,
-    /// Template and event header fields.
-    Event,
-    /// The fingerprint of the message.
-    Content,
-    /// The Message-ID field.
-    MessageId,
-}
-
-impl Strategy {
-    /// As written in the configuration, logs and records.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Strategy::Header => "header",
-            Strategy::Event => "event",
-            Strategy::Content => "content",
-            Strategy::MessageId => "message-id",
-        }
-    }
-}
-
-/// What one claim covers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Scope {
-    /// One envelope recipient.
-    Recipient,
-    /// The whole message.
-    Message,
-}
-
-/// What a duplicate of an accepted message hears.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum OnDuplicate {
-    /// The stored reply of the upstream.
-    Accept,
-    /// `554 5.5.0 [DUPLICATE]`.
-    Reject,
-}
-
-/// What the same id with another fingerprint means.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum OnConflict {
-    /// `554 5.5.0 [CONFLICT]`.
-    Reject,
-    /// The same as a duplicate.
-    Suppress,
-    /// A new attempt that takes the claim over.
-    Relay,
-}
-
-/// What a message hears that is mixed of 2yz and 5yz.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum OnPartial {
-    /// `554 5.5.0 [PARTIAL]`.
-    Report,
-    /// The reply of those accepted.
-    Accept,
-}
-
-/// What an unconfirmed attempt means to the next one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum InDoubt {
-    /// It counts as sent: at most once.
-    Suppress,
-    /// It is sent again: at least once.
-    Resend,
-    /// Wait for an operator.
-    Hold,
-}
-
-/// What happens to a message without a key.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Unkeyed {
-    /// Relayed without a claim.
-    Relay,
-    /// `550 5.7.0 [UNKEYED]`.
-    Reject,
-}
-
-/// Whether to deduplicate.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Mode {
-    /// Yes.
-    Enforce,
-    /// No key, no claim.
-    Off,
-}
-
-/// What happens to a message that can't be claimed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum OnStoreFailure {
-    /// `451 4.3.0 [STORE]`.
-    Defer,
-    /// Relayed without a claim.
-    Relay,
-}
-
 /// `[limits]`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Limits {
@@ -272,6 +136,8 @@ pub struct Limits {
     pub bare_newlines: BareNewlines,
     /// Octets of all messages in memory together.
     pub in_memory_total: u64,
+    /// Live claims of one tenant; `None`: as many as it wants.
+    pub max_claims_per_tenant: Option<u64>,
 }
 
 /// `[log]`.

@@ -3,7 +3,7 @@
 
 use tokio::time::Instant;
 
-use crate::config::OnStoreFailure;
+use crate::config::{Dedup, Mode};
 use crate::crash;
 use crate::identity::Key;
 use crate::journal::DecisionOutcome;
@@ -11,10 +11,10 @@ use crate::message::Rendition;
 use crate::smtp::envelope::Envelope;
 use crate::smtp::reply::Reply;
 use crate::store::record::recipient_mark;
-use crate::store::{Outcome, Record, Settlement, StoreFault};
+use crate::store::{Claimed, Outcome, Record, Settlement, StoreFault};
 use crate::upstream::{Completion, Prepared, Transaction, UpstreamFault};
 
-use super::held::{HeldClaim, HeldClaims};
+use super::held::{Claim, HeldClaim, HeldClaims};
 use super::message::Message;
 use super::trace::{self, Names};
 use super::verdict::{Fate, Verdict};
@@ -25,12 +25,40 @@ use super::{Heart, Services, millis, store_reply};
 pub struct Attempt<'a> {
     /// The store, the clock.
     pub heart: &'a Heart,
-    /// The upstream and the policies.
+    /// The upstream, and what is written into messages.
     pub services: &'a Services,
+    /// What holds for this message.
+    pub policy: &'a Dedup,
     /// What is sent.
     pub message: &'a Message,
     /// The key, where it has one.
     pub key: Option<&'a Key>,
+}
+
+/// Recipients who get the message without a claim of this attempt: in observe
+/// mode, those whom enforcing would have spared.
+#[derive(Debug)]
+pub struct Beside {
+    claim: Claim,
+    record: Option<Box<Record>>,
+    /// How the log calls an acceptance.
+    accepted: DecisionOutcome,
+}
+
+impl Beside {
+    /// What the store answered to `claim`, only looked at.
+    pub fn observed(claim: Claim, answer: Claimed) -> Self {
+        let (record, accepted) = match answer {
+            Claimed::Settled { record, conflict: false } | Claimed::InFlight { record, conflict: false } => {
+                (Some(record), DecisionOutcome::ObservedDuplicate)
+            }
+            Claimed::Settled { record, .. }
+            | Claimed::InFlight { record, .. }
+            | Claimed::Conflict { record } => (Some(record), DecisionOutcome::ObservedConflict),
+            Claimed::New { .. } | Claimed::OverCap => (None, DecisionOutcome::Unclaimed),
+        };
+        Self { claim, record, accepted }
+    }
 }
 
 /// What became of one recipient of a transaction.
@@ -45,6 +73,27 @@ struct Transmission {
     /// One for each recipient, in order.
     sent: Vec<Sent>,
     upstream: String,
+}
+
+/// What became of a transaction, by recipient.
+struct Results {
+    sent: Vec<(usize, Sent)>,
+    upstream: String,
+    ms: u64,
+}
+
+impl Results {
+    /// Of the recipients that `claim` covers.
+    fn of(&self, claim: &Claim) -> impl Iterator<Item = &(usize, Sent)> {
+        self.sent.iter().filter(|(index, _)| claim.recipients.contains(index))
+    }
+
+    fn fate(&self, message: &Message, index: usize, decision: DecisionOutcome, sent: &Sent) -> Fate {
+        let mut fate = message.fate(index, Verdict::fresh(decision, sent.outcome.reply().clone()));
+        fate.upstream = Some(self.upstream.clone()).filter(|upstream| !upstream.is_empty());
+        fate.upstream_ms = Some(self.ms);
+        fate
+    }
 }
 
 impl Sent {
@@ -77,50 +126,74 @@ impl Attempt<'_> {
         all.into_iter().zip(sent).map(fate).collect()
     }
 
-    /// Sends to the recipients of the claims that are ours, and settles them.
-    pub async fn claimed(&self, mut held: HeldClaims) -> Vec<Fate> {
-        if held.claims().is_empty() {
+    /// Sends to the recipients of the claims that are ours and to those beside
+    /// them, and settles the claims.
+    pub async fn claimed(&self, mut held: HeldClaims, beside: Vec<Beside>) -> Vec<Fate> {
+        if held.claims().is_empty() && beside.is_empty() {
             return Vec::new();
         }
         let started = Instant::now();
-        let (targets, spared) = self.targets(held.claims());
+        let (mut targets, spared) = self.targets(held.claims());
+        targets.extend(beside.iter().flat_map(|beside| &beside.claim.recipients));
+        targets.sort_unstable();
         if targets.is_empty() {
             // Whoever this message is for has it. That says nothing of the
             // others that the record is about.
             held.release().await;
             return spared;
         }
-        let names = held.claims().iter().find_map(HeldClaim::names);
+        let names = match self.policy.mode {
+            Mode::Observe => None,
+            Mode::Enforce | Mode::Off => held.claims().iter().find_map(HeldClaim::names),
+        };
         let Transmission { sent, upstream } = self.transmit(&targets, names, Some(&mut held)).await;
-        let upstream_ms = Some(millis(started));
+        let sent = Results { sent: targets.into_iter().zip(sent).collect(), upstream, ms: millis(started) };
 
         let mut fates = spared;
         let mut settlements = Vec::new();
-        let sent: Vec<(usize, Sent)> = targets.into_iter().zip(sent).collect();
         for one in held.claims() {
-            let HeldClaim { claim, previous } = one;
-            let ours = sent.iter().filter(|(index, _)| claim.recipients.contains(index));
-            for (index, sent) in ours.clone() {
-                let mut fate =
-                    self.message.fate(*index, Verdict::fresh(sent.decision, sent.outcome.reply().clone()));
-                fate.claim = Some(claim.slot.id);
-                fate.upstream = (!upstream.is_empty()).then(|| upstream.clone());
-                fate.attempt = Some(previous.as_ref().map_or(0, |record| record.attempt_count) + 1);
-                fate.first_seen = previous.as_ref().map(|record| record.first_seen);
-                fate.upstream_ms = upstream_ms;
-                fates.push(fate);
-            }
-            let ours: Vec<_> = ours.map(|(index, sent)| (self.mark(*index), &sent.outcome)).collect();
+            let ours: Vec<_> =
+                sent.of(&one.claim).map(|(index, sent)| (self.mark(*index), &sent.outcome)).collect();
             settlements.push(Settlement {
-                id: claim.slot.id,
+                id: one.claim.slot.id,
                 outcome: overall(&ours),
-                upstream: upstream.clone(),
+                upstream: sent.upstream.clone(),
                 delivered: delivered(&ours, one.earlier()),
             });
+            fates.extend(self.fates_of(one, &sent));
         }
+        fates.extend(beside.iter().flat_map(|beside| self.fates_beside(beside, &sent)));
         held.settle(self.heart.now(), settlements).await;
         crash::point("after-outcome");
         fates
+    }
+
+    fn fates_of(&self, held: &HeldClaim, sent: &Results) -> Vec<Fate> {
+        let HeldClaim { claim, previous } = held;
+        let has_it = held.delivered();
+        let fate = |(index, one): &(usize, Sent)| {
+            let again = one.outcome.reply().is_success() && has_it.contains(&self.mark(*index));
+            let decision = if again { DecisionOutcome::ObservedDuplicate } else { one.decision };
+            Fate {
+                claim: Some(claim.slot.id),
+                attempt: Some(previous.as_ref().map_or(0, |record| record.attempt_count) + 1),
+                first_seen: previous.as_ref().map(|record| record.first_seen),
+                ..sent.fate(self.message, *index, decision, one)
+            }
+        };
+        sent.of(claim).map(fate).collect()
+    }
+
+    fn fates_beside(&self, beside: &Beside, sent: &Results) -> Vec<Fate> {
+        let fate = |(index, one): &(usize, Sent)| {
+            let decision = if one.outcome.reply().is_success() { beside.accepted } else { one.decision };
+            Fate {
+                claim: Some(beside.claim.slot.id),
+                first_seen: beside.record.as_ref().map(|record| record.first_seen),
+                ..sent.fate(self.message, *index, decision, one)
+            }
+        };
+        sent.of(&beside.claim).map(fate).collect()
     }
 
     /// Who gets it now. With one claim for a whole message, those who have it
@@ -130,9 +203,8 @@ impl Attempt<'_> {
         let mut spared = Vec::new();
         for one in held {
             let claim = &one.claim;
-            let has_it: &[u64] = one.earlier().map_or(&[], |record| &record.delivered);
             for &index in &claim.recipients {
-                if has_it.contains(&self.mark(index)) {
+                if self.policy.mode != Mode::Observe && one.delivered().contains(&self.mark(index)) {
                     let reply = Reply::new(250, "2.0.0 sent to this recipient earlier");
                     let mut fate =
                         self.message.fate(index, Verdict::known(DecisionOutcome::Duplicate, reply));
@@ -143,7 +215,6 @@ impl Attempt<'_> {
                 }
             }
         }
-        targets.sort_unstable();
         (targets, spared)
     }
 
@@ -194,18 +265,19 @@ impl Attempt<'_> {
             && let Err(fault) = held.commit(remaining, self.heart.now()).await
         {
             tracing::warn!(%fault, "the commit failed");
-            match (fault, self.services.dedup.on_store_failure) {
-                (StoreFault::Fenced, _) => {
+            match fault {
+                _ if self.policy.mode == Mode::Observe => accepted = DecisionOutcome::Unclaimed,
+                StoreFault::Fenced => {
                     transaction.abort();
                     let verdict = Verdict::still_in_flight();
                     return Sent { outcome: Outcome::Deferred(verdict.reply), decision: verdict.outcome };
                 }
-                (_, OnStoreFailure::Defer) => {
+                _ if self.policy.relays_unclaimed() => accepted = DecisionOutcome::Unclaimed,
+                _ => {
                     transaction.abort();
                     let outcome = Outcome::Deferred(store_reply());
                     return Sent { outcome, decision: DecisionOutcome::StoreFailure };
                 }
-                (_, OnStoreFailure::Relay) => accepted = DecisionOutcome::Unclaimed,
             }
         }
         crash::point("after-commit");

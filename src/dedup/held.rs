@@ -48,6 +48,13 @@ impl HeldClaim {
     }
 }
 
+impl HeldClaim {
+    /// Marks of the recipients who have this e-mail from an earlier attempt.
+    pub fn delivered(&self) -> &[u64] {
+        self.earlier().map_or(&[], |record| &record.delivered)
+    }
+}
+
 /// The claims of one attempt. Ends with [`HeldClaims::settle`] or
 /// [`HeldClaims::release`]; one that is dropped before (its task panicked) is
 /// given up in the background, and says so in the log.
@@ -98,7 +105,11 @@ impl HeldClaims {
     /// what is wrong with the store. The last byte must not leave then.
     pub async fn commit(&mut self, recipients: &[usize], at: Timestamp) -> Result<(), StoreFault> {
         let covers = |held: &&HeldClaim| held.claim.recipients.iter().any(|index| recipients.contains(index));
-        let ids = self.claims.iter().filter(covers).map(|held| held.claim.slot.id).collect();
+        let ids: Vec<_> = self.claims.iter().filter(covers).map(|held| held.claim.slot.id).collect();
+        if ids.is_empty() {
+            // All who are left get it without a claim.
+            return Ok(());
+        }
         self.committed = true;
         self.ledger.store.commit(self.ledger.token, ids, at).await
     }
@@ -107,6 +118,9 @@ impl HeldClaims {
     /// Where that fails it is tried again in the background until it succeeds:
     /// an outcome is never given up, and the client hears it all the same.
     pub async fn settle(mut self, at: Timestamp, settlements: Vec<Settlement>) {
+        if settlements.is_empty() {
+            return;
+        }
         let durability = self.durability(&settlements);
         self.claims.clear();
         let ledger = self.ledger.clone();

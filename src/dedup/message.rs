@@ -3,17 +3,18 @@
 
 use std::collections::HashSet;
 
-use crate::config::{self, Scope};
-use crate::identity;
+use crate::config::Scope;
+use crate::identity::{self, Key};
 use crate::journal::DecisionOutcome;
 use crate::message::{Content, Headers};
 use crate::smtp::envelope::Envelope;
 use crate::smtp::reply::Reply;
-use crate::store::{Record, Slot};
+use crate::store::{Fingerprint, Record, Slot};
 
+use super::Source;
 use super::held::Claim;
+use super::identify::Identity;
 use super::verdict::{Fate, Verdict};
-use super::{Identity, Source};
 
 /// A message that is being decided on.
 #[derive(Debug)]
@@ -28,8 +29,8 @@ pub struct Message {
 
 impl Message {
     /// The claims it needs: one for each recipient, or one for all.
-    pub(super) fn claims(&self, dedup: &config::Dedup, identity: &Identity) -> Vec<Claim> {
-        let Some((key, fingerprint)) = &identity.key else { return Vec::new() };
+    pub(super) fn claims(&self, identity: &Identity<'_>, key: &Key, fingerprint: &Fingerprint) -> Vec<Claim> {
+        let policy = identity.policy;
         let slot = |recipient: Option<String>| Slot {
             id: identity::claim_id(&identity.tenant, key, recipient.as_deref()),
             tenant: identity.tenant.clone(),
@@ -37,17 +38,17 @@ impl Message {
             key: key.value.clone(),
             recipient: recipient.unwrap_or_default(),
             sender: self.envelope.reverse_path.as_str().to_owned(),
-            rule: String::new(),
+            rule: identity.rule.unwrap_or_default().to_owned(),
             fingerprint: *fingerprint,
             message_id: self.headers.first("message-id").filter(|id| id.len() <= 998),
             date: self.headers.first("date").filter(|date| date.len() <= 100),
             size: self.content.len(),
             window: key.window,
-            on_conflict: dedup.on_conflict,
-            in_doubt: dedup.in_doubt,
+            on_conflict: policy.on_conflict,
+            in_doubt: policy.in_doubt,
         };
         let recipients = self.envelope.recipients.iter().enumerate();
-        match dedup.scope {
+        match policy.scope {
             Scope::Message => {
                 vec![Claim { slot: slot(None), recipients: recipients.map(|(i, _)| i).collect() }]
             }

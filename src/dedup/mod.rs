@@ -2,12 +2,13 @@
 //! one transaction with the upstream, outcomes, and one reply.
 //!
 //! This file is the way through. Its parts: [`held`] claims that are ours and
-//! must be settled, [`attempt`] the transaction, [`flights`] who waits for
-//! whom, [`verdict`] what each recipient and then the client hears.
+//! must be settled, [`identify`] which e-mail it is and under which policy,
+//! [`attempt`] the transaction, [`flights`] who waits for whom, [`verdict`] what each recipient and then the client hears.
 
 pub mod attempt;
 pub mod flights;
 pub mod held;
+mod identify;
 mod message;
 mod report;
 pub mod trace;
@@ -22,11 +23,9 @@ use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout_at};
 
 use crate::clock::{Clock, Timestamp};
-use crate::config::{self, Mode, OnStoreFailure, Unkeyed};
+use crate::config::{self, Mode};
 use crate::crash;
-use crate::identity::{self, IdentityFault, Key};
 use crate::journal::{DecisionOutcome, Journal};
-use crate::message::fingerprint::{Fingerprint, fingerprint};
 use crate::message::{Content, Headers};
 use crate::smtp::envelope::Envelope;
 use crate::smtp::reply::Reply;
@@ -34,9 +33,10 @@ use crate::smtp::session::ClientName;
 use crate::store::{ClaimRequest, Claimed, Outcome, Record, State, Store, Token};
 use crate::upstream::Upstream;
 
-use attempt::Attempt;
+use attempt::{Attempt, Beside};
 use flights::{Flights, Landing};
 use held::{Claim, HeldClaim, HeldClaims};
+use identify::{Course, Identity};
 use message::{Message, distinct};
 use verdict::{Fate, Verdict};
 
@@ -45,10 +45,6 @@ use verdict::{Fate, Verdict};
 /// commit, and sends nothing.
 const LEASE: Duration = Duration::from_secs(20 * 60);
 
-/// Messages up to this size are fingerprinted where they are; larger ones off
-/// the runtime's threads, one after the other.
-const SMALL: u64 = 64 * 1024;
-
 /// What a reload of the configuration may change.
 #[derive(Debug)]
 pub struct Services {
@@ -56,6 +52,10 @@ pub struct Services {
     pub hostname: String,
     /// Which e-mail is the same, and what follows.
     pub dedup: config::Dedup,
+    /// What holds for some of the mail instead.
+    pub rules: Vec<config::Rule>,
+    /// Live claims of one tenant; `None`: as many as it wants.
+    pub tenant_cap: Option<u64>,
     /// Where mail goes.
     pub upstream: Upstream,
     /// Whether to add our Received field.
@@ -91,17 +91,6 @@ pub struct Incoming {
     /// Whether they hold octets above 127.
     pub eight_bit: bool,
 }
-
-/// Which e-mail it is.
-#[derive(Debug, Default)]
-struct Identity {
-    tenant: String,
-    /// The key and what the message means; `None` without a key.
-    key: Option<(Key, Fingerprint)>,
-}
-
-/// Refused before there was anything to claim.
-struct Refusal(DecisionOutcome, Reply);
 
 /// What lives as long as the process: the store, the journal, and who waits
 /// for whom.
@@ -164,51 +153,13 @@ impl Heart {
             Err(fault) => (Headers::none(), Some(fault)),
         };
         let message = Message { source, envelope: distinct(envelope), headers, content, eight_bit };
-        let identity = match (fault, services.dedup.mode) {
-            (Some(fault), _) => Err(Refusal(DecisionOutcome::Rejected, fault.reply())),
-            (None, Mode::Off) => Ok(Identity { tenant: message.source.listener.clone(), key: None }),
-            (None, Mode::Enforce) => self.identify(&services.dedup, &message).await,
+        let identity = match fault {
+            Some(fault) => Identity::refused(&services.dedup, DecisionOutcome::Rejected, fault.reply()),
+            None => self.identify(services, &message).await,
         };
-        let (identity, fates) = match identity {
-            Ok(identity) => {
-                let fates = self.fates(services, &message, &identity, started).await;
-                (identity, fates)
-            }
-            Err(Refusal(outcome, reply)) => (Identity::default(), message.everyone(outcome, &reply)),
-        };
+        let fates = self.fates(services, &message, &identity, started).await;
         self.conclude(&message, &identity, &fates, started);
-        verdict::combine(&fates, services.dedup.on_partial)
-    }
-
-    /// Which e-mail is this?
-    async fn identify(&self, dedup: &config::Dedup, message: &Message) -> Result<Identity, Refusal> {
-        let bad = |fault: IdentityFault| Refusal(DecisionOutcome::BadKey, fault.reply());
-        let Source { tenant_header, listener, .. } = &message.source;
-        let tenant =
-            identity::tenant_of(tenant_header.as_deref(), listener, &message.headers).map_err(bad)?;
-        let fingerprint = self.fingerprint(&message.content).await.map_err(|error| {
-            tracing::error!(%error, "a temporary file can't be read back");
-            Refusal(
-                DecisionOutcome::Rejected,
-                Reply::new(451, "4.3.0 the message could not be read back, try again"),
-            )
-        })?;
-        let key = identity::key_of(dedup, &message.headers, &fingerprint).map_err(bad)?;
-        if key.is_none() && dedup.unkeyed == Unkeyed::Reject {
-            let reply = Reply::new(550, "5.7.0 [UNKEYED] this message has no idempotency key");
-            return Err(Refusal(DecisionOutcome::Rejected, reply));
-        }
-        Ok(Identity { tenant, key: key.map(|key| (key, fingerprint)) })
-    }
-
-    async fn fingerprint(&self, content: &Content) -> std::io::Result<Fingerprint> {
-        if content.is_in_memory() && content.len() <= SMALL {
-            return Ok(fingerprint(content.head()));
-        }
-        let _turn = self.large.acquire().await.map_err(std::io::Error::other)?;
-        let content = content.clone();
-        let work = tokio::task::spawn_blocking(move || content.read_all().map(|bytes| fingerprint(&bytes)));
-        work.await.map_err(std::io::Error::other)?
+        verdict::combine(&fates, identity.policy.on_partial)
     }
 
     /// What becomes of each recipient, in the order of RCPT.
@@ -216,32 +167,36 @@ impl Heart {
         &self,
         services: &Services,
         message: &Message,
-        identity: &Identity,
+        identity: &Identity<'_>,
         started: Instant,
     ) -> Vec<Fate> {
-        let key = identity.key.as_ref().map(|(key, _)| key);
-        let attempt = Attempt { heart: self, services, message, key };
-        if identity.key.is_none() {
-            let accepted = match services.dedup.mode {
-                Mode::Off => DecisionOutcome::Relayed,
-                Mode::Enforce => DecisionOutcome::Unkeyed,
-            };
-            return attempt.unclaimed(accepted).await;
-        }
-        let claims = message.claims(&services.dedup, identity);
+        let policy = identity.policy;
+        let attempt = |key| Attempt { heart: self, services, policy, message, key };
+        let (key, fingerprint) = match &identity.course {
+            Course::Refuse(outcome, reply) => return message.everyone(*outcome, reply),
+            Course::Unclaimed(accepted) => return attempt(None).unclaimed(*accepted).await,
+            Course::Claim(key, fingerprint) => (key, fingerprint),
+        };
+        let claims = message.claims(identity, key, fingerprint);
         let token = Token { owner: self.owner, attempt: self.attempts.fetch_add(1, Ordering::Relaxed) };
         let at = self.now();
         let slots = claims.iter().map(|claim| claim.slot.clone()).collect();
-        match self.store.claim(ClaimRequest { token, at, lease_until: at.plus(LEASE), slots }).await {
+        let tenant_cap = services.tenant_cap;
+        match self
+            .store
+            .claim(ClaimRequest { token, at, lease_until: at.plus(LEASE), slots, tenant_cap })
+            .await
+        {
             Ok(answers) => {
                 crash::point("after-claim");
-                self.resolve(attempt, token, claims, answers, started).await
+                self.resolve(attempt(Some(key)), token, claims, answers, started).await
             }
             Err(fault) => {
                 tracing::warn!(%fault, "the claim failed");
-                match services.dedup.on_store_failure {
-                    OnStoreFailure::Relay => attempt.unclaimed(DecisionOutcome::Unclaimed).await,
-                    OnStoreFailure::Defer => message.everyone(DecisionOutcome::StoreFailure, &store_reply()),
+                if policy.relays_unclaimed() {
+                    attempt(Some(key)).unclaimed(DecisionOutcome::Unclaimed).await
+                } else {
+                    message.everyone(DecisionOutcome::StoreFailure, &store_reply())
                 }
             }
         }
@@ -259,12 +214,15 @@ impl Heart {
         answers: Vec<Claimed>,
         started: Instant,
     ) -> Vec<Fate> {
-        let dedup = &attempt.services.dedup;
-        let mut held = Vec::new();
+        let dedup = attempt.policy;
+        let (mut held, mut beside) = (Vec::new(), Vec::new());
         let mut waiting = Vec::new();
         let mut fates = Vec::new();
         for (claim, answer) in claims.into_iter().zip(answers) {
             match answer {
+                answer if dedup.mode == Mode::Observe && !matches!(answer, Claimed::New { .. }) => {
+                    beside.push(Beside::observed(claim, answer));
+                }
                 Claimed::New { previous } => {
                     if let Some(record) = previous.as_deref().filter(|record| taken_over(&claim, record)) {
                         self.found_in_doubt(record);
@@ -279,6 +237,10 @@ impl Heart {
                 Claimed::Conflict { record } => {
                     fates.extend(attempt.message.known(&claim, &record, &Verdict::conflict()));
                 }
+                Claimed::OverCap => {
+                    let verdict = Verdict::over_cap();
+                    fates.extend(claim.recipients.iter().map(|i| attempt.message.fate(*i, verdict.clone())));
+                }
             }
         }
         let held = HeldClaims::new(self, token, held);
@@ -291,7 +253,7 @@ impl Heart {
             }
             fates
         };
-        let (sent, waited) = tokio::join!(attempt.claimed(held), wait);
+        let (sent, waited) = tokio::join!(attempt.claimed(held, beside), wait);
         fates.extend(sent);
         fates.extend(waited);
         fates.sort_by_key(|fate| fate.index);

@@ -9,9 +9,10 @@ use crate::smtp::envelope::Envelope;
 use crate::smtp::session::Rejection;
 use crate::store::Record;
 
+use super::identify::Identity;
 use super::message::Message;
 use super::verdict::Fate;
-use super::{Heart, Identity, Source, millis};
+use super::{Heart, Source, millis};
 
 impl Heart {
     /// Writes down what the session refused on its own.
@@ -56,23 +57,31 @@ impl Heart {
             Decision::new(self.now(), DecisionOutcome::InDoubt, context, record.recipient.clone());
         decision.key = Some(record.key.clone());
         decision.claim = Some(record.id);
+        decision.rule = Some(record.rule.clone());
         decision.first_seen = Some(record.first_seen);
         decision.upstream = (!record.upstream.is_empty()).then(|| record.upstream.clone());
         self.journal.record(&decision);
     }
 
     /// One line for each recipient.
-    pub(super) fn conclude(&self, message: &Message, identity: &Identity, fates: &[Fate], started: Instant) {
+    pub(super) fn conclude(
+        &self,
+        message: &Message,
+        identity: &Identity<'_>,
+        fates: &[Fate],
+        started: Instant,
+    ) {
         let Message { source, envelope, content, headers, .. } = message;
         let message_id = headers.first("message-id");
         let context = Arc::new(context(source, &identity.tenant, envelope, content.len(), message_id));
-        let key = identity.key.as_ref().map(|(key, _)| key);
+        let key = identity.key();
         for fate in fates {
             let outcome = fate.result.outcome;
             let mut decision = Decision::new(self.now(), outcome, context.clone(), fate.recipient.clone());
             decision.strategy = key.map(|key| key.strategy.as_str());
             decision.key = key.map(|key| key.value.clone());
             decision.claim = fate.claim;
+            decision.rule = identity.rule.map(str::to_owned);
             decision.reply = Some(fate.result.reply.clone());
             decision.upstream = fate.upstream.clone();
             decision.attempt = fate.attempt;

@@ -5,6 +5,9 @@
 //! narrow lets the duplicate through, so nothing here is guessed: what is
 //! present but unusable is refused with its fault named.
 
+pub mod chain;
+pub mod rules;
+
 use std::fmt;
 use std::time::Duration;
 
@@ -13,7 +16,6 @@ use sha2::{Digest, Sha256};
 use crate::config::{Dedup, Strategy};
 use crate::message::Headers;
 use crate::smtp::reply::Reply;
-use crate::store::record::hex;
 use crate::store::{ClaimId, Fingerprint};
 
 /// The header field that sets a message's own window.
@@ -105,47 +107,16 @@ pub fn key_of(
     fingerprint: &Fingerprint,
 ) -> Result<Option<Key>, IdentityFault> {
     let own_window = own_window(headers)?;
-    for strategy in &dedup.chain {
-        if let Some(value) = key_by(*strategy, dedup, headers, fingerprint)? {
-            let default = match strategy {
-                Strategy::Content => dedup.content_window,
-                Strategy::Header | Strategy::Event | Strategy::MessageId => dedup.window,
-            };
-            let window = own_window.unwrap_or(default).min(dedup.max_window);
-            return Ok(Some(Key { strategy: *strategy, value, window }));
-        }
-    }
-    Ok(None)
+    let Some((strategy, value)) = chain::walk(dedup, headers, fingerprint)? else { return Ok(None) };
+    let default = match strategy {
+        Strategy::Content => dedup.content_window,
+        Strategy::Header | Strategy::Event | Strategy::MessageId => dedup.window,
+    };
+    let window = own_window.unwrap_or(default).min(dedup.max_window);
+    Ok(Some(Key { strategy, value, window }))
 }
 
-fn key_by(
-    strategy: Strategy,
-    dedup: &Dedup,
-    headers: &Headers,
-    fingerprint: &Fingerprint,
-) -> Result<Option<String>, IdentityFault> {
-    match strategy {
-        Strategy::Header => header_key(&dedup.headers, headers),
-        Strategy::Event => Ok(event_key(dedup, headers)),
-        Strategy::Content => Ok(Some(fingerprint.to_string())),
-        Strategy::MessageId => Ok(headers.first("message-id").filter(|id| !id.is_empty() && id.len() <= 998)),
-    }
-}
-
-/// The value of the first configured field that is present.
-fn header_key(names: &[String], headers: &Headers) -> Result<Option<String>, IdentityFault> {
-    for name in names {
-        let bad = |why| IdentityFault::BadKey { field: name.clone(), why };
-        let mut values = headers.values(name);
-        let Some(value) = values.next() else { continue };
-        if values.any(|other| other != value) {
-            return Err(bad(FieldFault::Ambiguous));
-        }
-        return usable(value).map(Some).map_err(bad);
-    }
-    Ok(None)
-}
-
+/// A value that may be a key or name a tenant.
 fn usable(value: String) -> Result<String, FieldFault> {
     if value.is_empty() {
         Err(FieldFault::Empty)
@@ -156,25 +127,6 @@ fn usable(value: String) -> Result<String, FieldFault> {
     } else {
         Ok(value)
     }
-}
-
-/// A hash over the template and event fields that are present. One event field
-/// must be: a template and a recipient alone are too broad.
-fn event_key(dedup: &Dedup, headers: &Headers) -> Option<String> {
-    let present = |names: &[String]| -> Vec<(String, String)> {
-        let values = |name: &String| headers.values(name).map(|v| (name.clone(), v)).collect::<Vec<_>>();
-        names.iter().flat_map(values).filter(|(_, value)| !value.is_empty()).collect()
-    };
-    let events = present(&dedup.event_headers);
-    if events.is_empty() {
-        return None;
-    }
-    let mut digest = Sha256::new();
-    for (name, value) in present(&dedup.template_headers).iter().chain(&events) {
-        add(&mut digest, name.as_bytes());
-        add(&mut digest, value.as_bytes());
-    }
-    Some(hex(&digest.finalize()))
 }
 
 fn own_window(headers: &Headers) -> Result<Option<Duration>, IdentityFault> {

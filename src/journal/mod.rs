@@ -130,6 +130,14 @@ pub enum DecisionOutcome {
     StoreFailure,
     /// The client left before the message was complete.
     Aborted,
+    /// Relayed in observe mode; enforcing would have answered it as a
+    /// duplicate.
+    ObservedDuplicate,
+    /// Relayed in observe mode; enforcing would have met a conflict.
+    ObservedConflict,
+    /// Relayed in observe mode; enforcing would have refused its key, tenant or
+    /// lifetime.
+    ObservedBadKey,
 }
 
 impl DecisionOutcome {
@@ -150,6 +158,9 @@ impl DecisionOutcome {
             DecisionOutcome::Rejected => "rejected",
             DecisionOutcome::StoreFailure => "store_failure",
             DecisionOutcome::Aborted => "aborted",
+            DecisionOutcome::ObservedDuplicate => "observed_duplicate",
+            DecisionOutcome::ObservedConflict => "observed_conflict",
+            DecisionOutcome::ObservedBadKey => "observed_bad_key",
         }
     }
 

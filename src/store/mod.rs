@@ -33,6 +33,8 @@ pub struct ClaimRequest {
     pub lease_until: Timestamp,
     /// One for each id; no id twice.
     pub slots: Vec<Slot>,
+    /// x
+    pub tenant_cap: Option<u64>,
 }
 
 /// One id to claim, with what its record will say and which earlier records it
@@ -100,6 +102,8 @@ pub enum Claimed {
         /// The fingerprint differs and `OnConflict::Suppress` let it pass.
         conflict: bool,
     },
+    /// x
+    OverCap,
     /// The same id with another fingerprint, under `OnConflict::Reject`.
     Conflict {
         /// The record that stands in the way.

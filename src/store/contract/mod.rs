@@ -118,7 +118,7 @@ pub(crate) fn slot(number: u8) -> Slot {
 }
 
 pub(crate) fn request(attempt: u64, now: Timestamp, slots: Vec<Slot>) -> ClaimRequest {
-    ClaimRequest { token: token(attempt), at: now, lease_until: now.plus(LEASE), slots }
+    ClaimRequest { token: token(attempt), at: now, lease_until: now.plus(LEASE), slots, tenant_cap: None }
 }
 
 pub(crate) async fn claim(store: &dyn Store, attempt: u64, now: Timestamp, slot: Slot) -> Claimed {

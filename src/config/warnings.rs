@@ -1,0 +1,130 @@
+//! What can be served as it stands, but is hardly what was meant.
+
+use std::time::Duration;
+
+use super::values::format_duration;
+use super::{Config, Dedup, Glob, Mode, Rule, Strategy};
+
+/// Retries of common job queues are over after this long (Celery's default,
+/// three of them three minutes apart, is the shortest): a window below it lets
+/// their last try through as a new e-mail.
+const RETRIES: Duration = Duration::from_secs(10 * 60);
+
+impl Config {
+    /// One line for each thing to think over: rules that can never match, and
+    /// windows shorter than usual retries take.
+    pub fn warnings(&self) -> Vec<String> {
+        let mut warnings = short_windows("dedup", &self.dedup);
+        for (index, rule) in self.rules.iter().enumerate() {
+            let what = format!("rule {:?}", rule.name);
+            match self.never(rule, &self.rules[..index]) {
+                Some(why) => warnings.push(format!("{what} can never match: {why}")),
+                None if differs(&rule.dedup, &self.dedup) => {
+                    warnings.extend(short_windows(&what, &rule.dedup))
+                }
+                None => {}
+            }
+        }
+        warnings
+    }
+
+    /// Why nothing can match a rule.
+    fn never(&self, rule: &Rule, earlier: &[Rule]) -> Option<String> {
+        if let Some(other) = earlier.iter().find(|other| other.matches.covers(&rule.matches)) {
+            return Some(format!("rule {:?} before it matches all that this one does", other.name));
+        }
+        let named = |globs: &[Glob]| {
+            globs.is_empty() || self.listeners.iter().any(|l| globs.iter().any(|glob| glob.matches(&l.name)))
+        };
+        if !named(&rule.matches.listener) {
+            return Some("no listener has such a name".to_owned());
+        }
+        // Without a field for it, the tenant is the listener's name.
+        let only_names = self.listeners.iter().all(|listener| listener.tenant_header.is_none());
+        if only_names && !named(&rule.matches.tenant) {
+            return Some(
+                "no listener has such a name, nor a tenant_header to name another tenant".to_owned(),
+            );
+        }
+        None
+    }
+}
+
+fn differs(rule: &Dedup, base: &Dedup) -> bool {
+    (rule.window, rule.content_window, rule.mode) != (base.window, base.content_window, base.mode)
+}
+
+fn short_windows(what: &str, dedup: &Dedup) -> Vec<String> {
+    if dedup.mode == Mode::Off {
+        return Vec::new();
+    }
+    let by_content = |strategy: &Strategy| *strategy == Strategy::Content;
+    let windows = [
+        ("window", dedup.window, !dedup.chain.iter().all(by_content)),
+        ("content_window", dedup.content_window, dedup.chain.iter().any(by_content)),
+    ];
+    let mut short: Vec<_> = windows.into_iter().filter(|(_, span, used)| *used && *span < RETRIES).collect();
+    // A rule has one window for all strategies.
+    short.dedup_by_key(|(_, span, _)| *span);
+    let told = short.into_iter().map(|(key, span, _)| {
+        format!(
+            "{what}: {key} = {} is shorter than the retries of most job queues take ({} and more): a late retry would be sent again",
+            format_duration(span),
+            format_duration(RETRIES)
+        )
+    });
+    told.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn warnings(text: &str) -> Vec<String> {
+        let text = format!("[upstream]\naddress = \"a:25\"\n{text}");
+        Config::parse(&text, "m.toml", std::iter::empty()).unwrap().warnings()
+    }
+
+    #[test]
+    fn the_defaults_are_nothing_to_warn_of() {
+        assert_eq!(warnings(""), [""; 0]);
+        assert_eq!(
+            warnings("[[rule]]\nname = \"a\"\nmatch = { key = \"otp:*\" }\nwindow = \"10m\""),
+            [""; 0]
+        );
+    }
+
+    #[test]
+    fn rules_that_can_never_match_are_told() {
+        let rule =
+            |name: &str, matches: &str| format!("[[rule]]\nname = \"{name}\"\nmatch = {{ {matches} }}\n");
+        let two = |one: &str, other: &str| warnings(&(rule("a", one) + &rule("b", other)));
+        let covered = "rule \"b\" can never match: rule \"a\" before it matches all that this one does";
+        assert_eq!(two("", "key = \"x\""), [covered]);
+        assert_eq!(two("key = \"x*\"", "key = \"x:1\", sender = \"a@b\""), [covered]);
+        assert_eq!(two("key = \"x:1\"", "key = \"x*\""), [""; 0]);
+        assert_eq!(
+            warnings(&rule("a", "listener = \"nowhere\"")),
+            ["rule \"a\" can never match: no listener has such a name"]
+        );
+        assert_eq!(
+            warnings(&rule("a", "tenant = \"shop\"")),
+            [
+                "rule \"a\" can never match: no listener has such a name, nor a tenant_header to name another tenant"
+            ]
+        );
+        assert_eq!(
+            warnings(&format!("[[listener]]\ntenant_header = \"X-T\"\n{}", rule("a", "tenant = \"s\""))),
+            [""; 0]
+        );
+    }
+
+    #[test]
+    fn windows_shorter_than_retries_are_told() {
+        let told = warnings("[dedup]\nwindow = \"5m\"");
+        assert!(told.len() == 1 && told[0].starts_with("dedup: window = 5m is shorter"), "{told:?}");
+        let told = warnings("[[rule]]\nname = \"a\"\nmatch = { key = \"x\" }\nwindow = \"90s\"");
+        assert!(told.len() == 1 && told[0].starts_with("rule \"a\": window = 90s"), "{told:?}");
+        assert_eq!(warnings("[dedup]\nwindow = \"5m\"\nmode = \"off\""), [""; 0]);
+    }
+}

@@ -1,0 +1,217 @@
+//! The strategies, and the order in which they are tried.
+
+use std::fmt;
+
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+
+use super::{FieldFault, IdentityFault, add, usable};
+use crate::config::{Dedup, FieldRef, Strategy};
+use crate::message::Headers;
+use crate::store::Fingerprint;
+use crate::store::record::hex;
+
+/// What one strategy finds in a message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Finding {
+    /// A key, by the field or fields that are named.
+    Key {
+        /// The key.
+        value: String,
+        /// What it was made of, for people.
+        made_of: Vec<(String, String)>,
+    },
+    /// None, and why.
+    Nothing(Absence),
+}
+
+/// Why a strategy yields no key. Says it in words that follow the strategy's
+/// name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Absence {
+    /// None of the configured key fields is present.
+    NoKeyField(Vec<String>),
+    /// No event field is present; a template alone is too broad.
+    NoEvent {
+        /// The event fields that were looked for.
+        looked_for: Vec<String>,
+        /// A template field that is there all the same.
+        template: Option<String>,
+    },
+    /// There is no Message-ID, or none of a sane length.
+    NoMessageId,
+}
+
+impl fmt::Display for Absence {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Absence::NoKeyField(names) => write!(f, "no {} field", names.join(", ")),
+            Absence::NoEvent { looked_for, template } => {
+                write!(f, "no {}", looked_for.join(", "))?;
+                match template {
+                    Some(template) => write!(
+                        f,
+                        " (there is {template}, but a template alone is too broad: a second password reset is a new e-mail)"
+                    ),
+                    None => Ok(()),
+                }
+            }
+            Absence::NoMessageId => f.write_str("no Message-ID field that could be used"),
+        }
+    }
+}
+
+/// The longest Message-ID that is taken, in octets.
+const MAX_MESSAGE_ID: usize = 998;
+
+/// The key of the first strategy that yields one.
+pub(super) fn walk(
+    dedup: &Dedup,
+    headers: &Headers,
+    fingerprint: &Fingerprint,
+) -> Result<Option<(Strategy, String)>, IdentityFault> {
+    for strategy in &dedup.chain {
+        let key = match strategy {
+            Strategy::Header => header_key(&dedup.headers, headers)?.map(|(_, value)| value),
+            Strategy::Event => event_key(&Event::of(dedup, headers)),
+            Strategy::Content => Some(fingerprint.to_string()),
+            Strategy::MessageId => message_id(headers),
+        };
+        if let Some(key) = key {
+            return Ok(Some((*strategy, key)));
+        }
+    }
+    Ok(None)
+}
+
+/// The key without its window, for rules that match on it.
+///
+/// # Errors
+/// [`IdentityFault::BadKey`] for a key field that is present but unusable.
+pub fn key_alone(
+    dedup: &Dedup,
+    headers: &Headers,
+    fingerprint: &Fingerprint,
+) -> Result<Option<String>, IdentityFault> {
+    Ok(walk(dedup, headers, fingerprint)?.map(|(_, key)| key))
+}
+
+/// What one strategy finds, with its reasons.
+///
+/// # Errors
+/// [`IdentityFault::BadKey`] for a key field that is present but unusable.
+pub fn explain(
+    strategy: Strategy,
+    dedup: &Dedup,
+    headers: &Headers,
+    fingerprint: &Fingerprint,
+) -> Result<Finding, IdentityFault> {
+    let key = |value: String, made_of| Finding::Key { value, made_of };
+    Ok(match strategy {
+        Strategy::Header => match header_key(&dedup.headers, headers)? {
+            Some((name, value)) => key(value.clone(), vec![(name.to_owned(), value)]),
+            None => Finding::Nothing(Absence::NoKeyField(dedup.headers.clone())),
+        },
+        Strategy::Event => {
+            let event = Event::of(dedup, headers);
+            match event_key(&event) {
+                Some(value) => key(value, event.named()),
+                None => Finding::Nothing(Absence::NoEvent {
+                    looked_for: dedup.event_headers.iter().map(ToString::to_string).collect(),
+                    template: event.templates.first().map(|(field, _)| field.to_string()),
+                }),
+            }
+        }
+        Strategy::Content => key(fingerprint.to_string(), Vec::new()),
+        Strategy::MessageId => match message_id(headers) {
+            Some(value) => key(value.clone(), vec![("Message-ID".to_owned(), value)]),
+            None => Finding::Nothing(Absence::NoMessageId),
+        },
+    })
+}
+
+/// The value of the first configured field that is present, and its name.
+fn header_key<'n>(
+    names: &'n [String],
+    headers: &Headers,
+) -> Result<Option<(&'n str, String)>, IdentityFault> {
+    for name in names {
+        let bad = |why| IdentityFault::BadKey { field: name.clone(), why };
+        let mut values = headers.values(name);
+        let Some(value) = values.next() else { continue };
+        if values.any(|other| other != value) {
+            return Err(bad(FieldFault::Ambiguous));
+        }
+        return usable(value).map(|value| Some((name.as_str(), value))).map_err(bad);
+    }
+    Ok(None)
+}
+
+fn message_id(headers: &Headers) -> Option<String> {
+    headers.first("message-id").filter(|id| !id.is_empty() && id.len() <= MAX_MESSAGE_ID)
+}
+
+/// The template and event fields of a message, in the configured order.
+struct Event<'d> {
+    templates: Vec<(&'d FieldRef, String)>,
+    events: Vec<(&'d FieldRef, String)>,
+}
+
+impl<'d> Event<'d> {
+    fn of(dedup: &'d Dedup, headers: &Headers) -> Self {
+        let present = |fields: &'d [FieldRef]| {
+            let values = |field: &'d FieldRef| values_of(field, headers).map(move |value| (field, value));
+            fields.iter().flat_map(values).collect()
+        };
+        Self { templates: present(&dedup.template_headers), events: present(&dedup.event_headers) }
+    }
+
+    fn named(self) -> Vec<(String, String)> {
+        self.templates
+            .into_iter()
+            .chain(self.events)
+            .map(|(field, value)| (field.to_string(), value))
+            .collect()
+    }
+}
+
+/// What a field says: nothing where it is empty, or where it has no such
+/// member.
+fn values_of<'a>(field: &'a FieldRef, headers: &'a Headers) -> impl Iterator<Item = String> + 'a {
+    let said = |value: String| match &field.pointer {
+        None => Some(value),
+        Some(pointer) => member(&value, pointer),
+    };
+    headers.values(&field.name).filter_map(said).filter(|value| !value.is_empty())
+}
+
+/// A member of JSON, in one form for all its spellings: text as it is,
+/// anything else with the members in order and without blanks.
+fn member(json: &str, pointer: &str) -> Option<String> {
+    let json: Value = serde_json::from_str(json).ok()?;
+    match json.pointer(pointer)? {
+        Value::Null => None,
+        Value::String(text) => Some(text.clone()),
+        Value::Array(items) if items.is_empty() => None,
+        Value::Object(members) if members.is_empty() => None,
+        other => Some(other.to_string()),
+    }
+}
+
+/// A hash over the template and event fields that are present. One event field
+/// must be: a template and a recipient alone are too broad.
+fn event_key(event: &Event<'_>) -> Option<String> {
+    if event.events.is_empty() {
+        return None;
+    }
+    let mut digest = Sha256::new();
+    add(&mut digest, b"mailonce event 1");
+    for part in [&event.templates, &event.events] {
+        digest.update((part.len() as u64).to_be_bytes());
+        for (field, value) in part {
+            add(&mut digest, field.to_string().to_ascii_lowercase().as_bytes());
+            add(&mut digest, value.as_bytes());
+        }
+    }
+    Some(hex(&digest.finalize()))
+}
