@@ -181,12 +181,8 @@ impl Heart {
         let token = Token { owner: self.owner, attempt: self.attempts.fetch_add(1, Ordering::Relaxed) };
         let at = self.now();
         let slots = claims.iter().map(|claim| claim.slot.clone()).collect();
-        let tenant_cap = services.tenant_cap;
-        match self
-            .store
-            .claim(ClaimRequest { token, at, lease_until: at.plus(LEASE), slots, tenant_cap })
-            .await
-        {
+        let (lease_until, tenant_cap) = (at.plus(LEASE), services.tenant_cap);
+        match self.store.claim(ClaimRequest { token, at, lease_until, slots, tenant_cap }).await {
             Ok(answers) => {
                 crash::point("after-claim");
                 self.resolve(attempt(Some(key)), token, claims, answers, started).await
@@ -237,10 +233,7 @@ impl Heart {
                 Claimed::Conflict { record } => {
                     fates.extend(attempt.message.known(&claim, &record, &Verdict::conflict()));
                 }
-                Claimed::OverCap => {
-                    let verdict = Verdict::over_cap();
-                    fates.extend(claim.recipients.iter().map(|i| attempt.message.fate(*i, verdict.clone())));
-                }
+                Claimed::OverCap => fates.extend(attempt.message.over_cap(&claim)),
             }
         }
         let held = HeldClaims::new(self, token, held);

@@ -124,12 +124,6 @@ impl Verdict {
         Self::known(DecisionOutcome::InFlightTimeout, Reply::new(451, text))
     }
 
-    /// The tenant has as many live claims as it may.
-    pub fn over_cap() -> Self {
-        let text = "4.3.1 [QUOTA] this tenant has as many live claims as it may have; try again later";
-        Self::fresh(DecisionOutcome::Rejected, Reply::new(452, text))
-    }
-
     /// The same key with another content.
     pub fn conflict() -> Self {
         let text = "5.5.0 [CONFLICT] idempotency key reused with different content";

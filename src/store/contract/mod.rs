@@ -106,6 +106,7 @@ pub(crate) fn slot(number: u8) -> Slot {
         key: format!("order-{number}"),
         recipient: "ann@example.org".into(),
         sender: "shop@example.com".into(),
+        client: "192.0.2.1:40000".into(),
         rule: String::new(),
         fingerprint: Fingerprint([1; 32]),
         message_id: Some("<first@example.com>".into()),
