@@ -155,3 +155,12 @@ fn with_broken_claims_duplicates_get_through() {
     assert_eq!(proxy.send("k"), "250 2.0.0 queued as 2", "so the store is what keeps them back");
     assert!(proxy.setup.directory().join("claims").exists());
 }
+
+#[test]
+fn observing_relays_whatever_the_store_does() {
+    let proxy = Running::start("mode = \"observe\"");
+    proxy.store.fail_next("claim", 1);
+    assert_eq!(proxy.send("k"), "250 2.0.0 queued as 1");
+    proxy.store.fail_next("commit", 1);
+    assert_eq!(proxy.send("k"), "250 2.0.0 queued as 2");
+}

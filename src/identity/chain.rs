@@ -5,7 +5,7 @@ use std::fmt;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use super::{FieldFault, IdentityFault, add, usable};
+use super::{FieldFault, IdentityFault, append, usable};
 use crate::config::{Dedup, FieldRef, Strategy};
 use crate::message::Headers;
 use crate::store::Fingerprint;
@@ -204,14 +204,108 @@ fn event_key(event: &Event<'_>) -> Option<String> {
     if event.events.is_empty() {
         return None;
     }
-    let mut digest = Sha256::new();
-    add(&mut digest, b"mailonce event 1");
-    for part in [&event.templates, &event.events] {
-        digest.update((part.len() as u64).to_be_bytes());
+    Some(hex(&Sha256::digest(encoding(&event.templates, &event.events))))
+}
+
+/// Both lists with their lengths, and each text behind its own.
+fn encoding(templates: &[(&FieldRef, String)], events: &[(&FieldRef, String)]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(256);
+    append(&mut out, "mailonce event 1");
+    for part in [templates, events] {
+        out.extend_from_slice(&(part.len() as u64).to_be_bytes());
         for (field, value) in part {
-            add(&mut digest, field.to_string().to_ascii_lowercase().as_bytes());
-            add(&mut digest, value.as_bytes());
+            append(&mut out, &field.to_string().to_ascii_lowercase());
+            append(&mut out, value);
         }
     }
-    Some(hex(&digest.finalize()))
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::super::tests::{parse_count, parse_text, text};
+    use super::*;
+
+    fn headers(head: &str) -> Headers {
+        Headers::parse(&Bytes::copy_from_slice(head.as_bytes())).unwrap()
+    }
+
+    fn key(head: &str) -> Option<String> {
+        let dedup = Dedup { chain: vec![Strategy::Event], ..Dedup::default() };
+        walk(&dedup, &headers(head), &Fingerprint([0; 32])).unwrap().map(|(_, key)| key)
+    }
+
+    #[test]
+    fn a_template_alone_is_no_event() {
+        assert_eq!(key("X-Template-Id: reset\r\nX-PM-Tag: reset\r\n"), None);
+        assert_eq!(key("X-Template-Id: reset\r\nX-Event-Id: \r\n"), None, "nor is an empty event field");
+        assert!(key("X-Event-Id: 7\r\n").is_some());
+        assert_ne!(
+            key("X-Event-Id: 7\r\nX-Template-Id: a\r\n"),
+            key("X-Event-Id: 7\r\nX-Template-Id: b\r\n")
+        );
+        assert_eq!(key("x-event-ID:  7 \r\nTo: a\r\n"), key("To: b\r\nX-Event-Id: 7\r\n"));
+    }
+
+    #[test]
+    fn members_of_json_count_in_whatever_form_they_are_written() {
+        let api = |json: &str| key(&format!("X-SMTPAPI: {json}\r\n"));
+        let one = api(r#"{"unique_args":{"a":"1","b":[2]},"category":"x"}"#);
+        assert!(one.is_some());
+        assert_eq!(one, api("{\"category\":\"y\",\r\n \"unique_args\": {\"b\": [2], \"a\": \"1\"}}"));
+        assert_ne!(one, api(r#"{"unique_args":{"a":"1","b":[3]}}"#));
+        for nothing in
+            [r#"{"unique_args":{}}"#, r#"{"unique_args":null}"#, r#"{"category":"x"}"#, "{broken", ""]
+        {
+            assert_eq!(api(nothing), None, "{nothing}");
+        }
+        assert_eq!(key("X-MC-Metadata: {\"user_id\": 7}\r\n"), None, "free metadata is no event");
+        assert!(key("X-MC-Metadata: {\"event_id\": 7}\r\n").is_some());
+    }
+
+    #[test]
+    fn why_there_is_no_key_is_said() {
+        let said = |strategy, head: &str| {
+            let dedup = Dedup { headers: vec!["X-Key".into()], ..Dedup::default() };
+            match explain(strategy, &dedup, &headers(head), &Fingerprint([0; 32])).unwrap() {
+                Finding::Nothing(absence) => absence.to_string(),
+                Finding::Key { value, made_of } => format!("{value} of {made_of:?}"),
+            }
+        };
+        assert_eq!(said(Strategy::Header, ""), "no X-Key field");
+        assert_eq!(said(Strategy::Header, "x-key: a\r\n"), "a of [(\"X-Key\", \"a\")]");
+        let event = said(Strategy::Event, "X-Template-Id: t\r\n");
+        assert!(
+            event.starts_with("no X-Event-Id, ") && event.contains("(there is X-Template-Id, but"),
+            "{event}"
+        );
+        assert_eq!(said(Strategy::MessageId, ""), "no Message-ID field that could be used");
+    }
+
+    /// What [`encoding`] was made of.
+    fn decode(mut rest: &[u8]) -> [Vec<(String, String)>; 2] {
+        assert_eq!(parse_text(&mut rest), "mailonce event 1");
+        let lists = [(); 2].map(|()| {
+            let fields = 0..parse_count(&mut rest);
+            fields.map(|_| (parse_text(&mut rest), parse_text(&mut rest))).collect()
+        });
+        assert!(rest.is_empty());
+        lists
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_two_events_share_an_encoding(
+            templates in proptest::collection::vec(text(), 0..3),
+            events in proptest::collection::vec(text(), 1..3),
+        ) {
+            let field = FieldRef { name: "X".into(), pointer: None };
+            let list = |values: &[String]| values.iter().map(|v| (&field, v.clone())).collect::<Vec<_>>();
+            let [t, e] = decode(&encoding(&list(&templates), &list(&events)));
+            let values = |list: Vec<(String, String)>| list.into_iter().map(|(_, v)| v).collect::<Vec<_>>();
+            proptest::prop_assert_eq!((values(t), values(e)), (templates, events));
+        }
+    }
 }

@@ -159,22 +159,27 @@ pub fn tenant_of(field: Option<&str>, listener: &str, headers: &Headers) -> Resu
 /// different tuples are the same. `recipient` is `None` where one claim covers
 /// the whole message, else [`crate::smtp::address::Path::identity`].
 pub fn claim_id(tenant: &str, key: &Key, recipient: Option<&str>) -> ClaimId {
-    let mut digest = Sha256::new();
-    add(&mut digest, b"mailonce claim 1");
-    add(&mut digest, tenant.as_bytes());
-    add(&mut digest, key.strategy.as_str().as_bytes());
-    add(&mut digest, key.value.as_bytes());
-    match recipient {
-        None => digest.update([0]),
-        Some(recipient) => {
-            digest.update([1]);
-            add(&mut digest, recipient.as_bytes());
-        }
-    }
-    ClaimId(digest.finalize().into())
+    let encoded = encoding(tenant, key.strategy.as_str(), &key.value, recipient);
+    ClaimId(Sha256::digest(&encoded).into())
 }
 
-fn add(digest: &mut Sha256, bytes: &[u8]) {
-    digest.update((bytes.len() as u64).to_be_bytes());
-    digest.update(bytes);
+/// Each text behind its length, the recipient behind a mark of its presence.
+fn encoding(tenant: &str, strategy: &str, key: &str, recipient: Option<&str>) -> Vec<u8> {
+    let mut out = Vec::with_capacity(256);
+    for text in ["mailonce claim 1", tenant, strategy, key] {
+        append(&mut out, text);
+    }
+    out.push(u8::from(recipient.is_some()));
+    if let Some(recipient) = recipient {
+        append(&mut out, recipient);
+    }
+    out
 }
+
+fn append(out: &mut Vec<u8>, text: &str) {
+    out.extend_from_slice(&(text.len() as u64).to_be_bytes());
+    out.extend_from_slice(text.as_bytes());
+}
+
+#[cfg(test)]
+mod tests;

@@ -35,6 +35,7 @@ pub struct Setup {
     upstream: String,
     dedup: String,
     limits: String,
+    rules: String,
 }
 
 impl Setup {
@@ -47,6 +48,7 @@ impl Setup {
             upstream: String::new(),
             dedup: String::new(),
             limits: String::new(),
+            rules: String::new(),
         }
     }
 
@@ -75,16 +77,22 @@ impl Setup {
         self
     }
 
+    /// One more `[[rule]]`, named, with these conditions and lines.
+    pub fn rule(mut self, name: &str, conditions: &str, lines: &str) -> Self {
+        self.rules += &format!("[[rule]]\nname = \"{name}\"\nmatch = {{ {conditions} }}\n{lines}\n");
+        self
+    }
+
     /// The configuration.
     pub fn text(&self) -> String {
-        let Self { upstream_address, top, listener, upstream, dedup, limits, .. } = self;
+        let Self { upstream_address, top, listener, upstream, dedup, limits, rules, .. } = self;
         let store = self.directory.path().join("claims");
         format!(
             "hostname = \"relay.test\"\n{top}\
              [[listener]]\nname = \"in\"\naddress = \"127.0.0.1:0\"\n{listener}\
              [upstream]\naddress = \"{upstream_address}\"\n{upstream}\
              [store]\nengine = \"sled\"\npath = \"{}\"\n\
-             [dedup]\n{dedup}[limits]\n{limits}[log]\nformat = \"json\"\n",
+             [dedup]\n{dedup}[limits]\n{limits}{rules}[log]\nformat = \"json\"\n",
             store.display()
         )
     }
