@@ -243,10 +243,15 @@ engine = "sled"
 path = "{data}/store"
 
 [dedup]
-chain = ["message-id"]
+chain = ["{strategy}"]
 
 [limits]
 max_connections_per_ip = 1000
+
+[admin]
+address = ""
+
+{rules}
 
 [log]
 format = "json"
@@ -254,17 +259,38 @@ file = "{data}/mailonce.log"
 """
 
 
-class Mailonce(Daemon):
-    """mailonce with its store on the disk."""
+# Rules of every kind, of which the last matches.
+RULES = "\n".join(
+    f'[[rule]]\nname = "rule {number}"\nmatch = {{ {conditions} }}\nwindow = "2h"\n'
+    for number, conditions in enumerate(
+        [
+            'tenant = "other"',
+            'sender = "*@other.example"',
+            'recipient = ["*@a.example", "*@b.example"]',
+            'subject = "*password*"',
+            'header = { "X-Template-Id" = "otp*" }',
+            'key = "invoice:*"',
+            'key = "*", sender = "*@client.example"',
+        ]
+    )
+)
+EXCLUDE = r"fingerprint_exclude = ['\d\d:\d\d:\d\d', 'tracking=[0-9a-f]+']"
 
-    def __init__(self, port, sink, home, options):
+
+class Mailonce(Daemon):
+    """mailonce with its store on the disk. Beside the plain one: one with rules
+    and patterns, one that goes by content, and an earlier build of it."""
+
+    def __init__(self, name, port, sink, home, options):
         self.data = Path(tempfile.mkdtemp(prefix="relay-bench-", dir=options.dir))
-        config = home / "mailonce.toml"
-        config.write_text(MAILONCE.format(port=port, sink=sink.port, data=self.data))
+        config = home / f"{name}.toml"
+        strategy = "content" if name == "content" else "message-id"
+        rules = RULES + EXCLUDE if name == "rules" else ""
+        config.write_text(MAILONCE.format(port=port, sink=sink.port, data=self.data, strategy=strategy, rules=rules))
         environment = {name: value for name, value in os.environ.items() if not name.startswith("MAILONCE_")}
-        command = [options.binary, "serve", "--config", config]
+        binary = options.before if name == "before" else options.binary
         try:
-            super().__init__("mailonce", command, port, home / "mailonce.out", env=environment)
+            super().__init__(name, [binary, "serve", "--config", config], port, home / f"{name}.out", env=environment)
         except BaseException:
             shutil.rmtree(self.data, ignore_errors=True)
             raise
@@ -284,9 +310,13 @@ class Mailonce(Daemon):
         shutil.rmtree(self.data, ignore_errors=True)
 
 
-STARTERS = {"haproxy": haproxy, "postfix": Postfix, "mailonce": Mailonce}
+STARTERS = {"haproxy": haproxy, "postfix": Postfix}
 
 
 def start(name, port, sink, home, options):
     """Starts one by name."""
-    return Direct(sink) if name == "direct" else STARTERS[name](port, sink, home, options)
+    if name == "direct":
+        return Direct(sink)
+    if name in STARTERS:
+        return STARTERS[name](port, sink, home, options)
+    return Mailonce(name, port, sink, home, options)

@@ -41,6 +41,10 @@ def tables(results):
         rows = [(f"mailonce : {other}", [f"{results.ratio('mailonce', other, c):.2f}" for c in cells]) for other in others]
         parts += ["Ratios: median over the rounds", markdown([""] + [str(c) for c in cells], rows)]
         parts += goals(results)
+    ours = [name for name in ("mailonce", "rules", "content") if name in results.started]
+    if "before" in results.started and ours:
+        rows = [(f"{one} : before", [f"{results.ratio(one, 'before', c):.2f}" for c in results.cells]) for one in ours]
+        parts += ["Beside an earlier build", markdown([""] + [str(c) for c in results.cells], rows)]
     middle = [name for name in results.started if name != "direct"]
     if middle:
         parts += [
