@@ -1,0 +1,79 @@
+//! The configurations that we hand out are valid: those in `config/examples`,
+//! and what the guides show.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that can't go on ends")]
+
+use std::path::{Path, PathBuf};
+
+use mailonce::config::Config;
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// The files of a directory with this ending, in order.
+fn files(directory: &str, ending: &str) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(root().join(directory)).unwrap();
+    let mut files: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
+    files.retain(|path| path.extension().is_some_and(|extension| extension == ending));
+    files.sort();
+    files
+}
+
+fn name(path: &Path) -> &str {
+    path.file_name().unwrap().to_str().unwrap()
+}
+
+#[test]
+fn every_example_is_valid() {
+    let examples = files("config/examples", "toml");
+    let names: Vec<&str> = examples.iter().map(|path| name(path)).collect();
+    assert_eq!(names, ["header-tagging.toml", "multi-tenant.toml", "no-code-changes.toml", "observe.toml"]);
+    for path in &examples {
+        if let Err(fault) = Config::load(path, std::iter::empty()) {
+            panic!("{fault}");
+        }
+    }
+}
+
+#[test]
+fn every_example_is_complete() {
+    for path in files("config/examples", "toml") {
+        let text = std::fs::read_to_string(&path).unwrap();
+        for section in ["[[listener]]", "[upstream]", "[store]", "[dedup]", "[[rule]]"] {
+            assert!(text.lines().any(|line| line == section), "{}: no {section}", name(&path));
+        }
+    }
+}
+
+/// The pieces of TOML in a guide, each with its line.
+fn pieces(text: &str) -> Vec<(usize, String)> {
+    let mut pieces = Vec::new();
+    let mut open: Option<(usize, String)> = None;
+    for (number, line) in (1..).zip(text.lines()) {
+        match &mut open {
+            None if line == "```toml" => open = Some((number, String::new())),
+            None => {}
+            Some(_) if line == "```" => pieces.extend(open.take()),
+            Some((_, piece)) => piece.push_str(&format!("{line}\n")),
+        }
+    }
+    pieces
+}
+
+#[test]
+fn what_the_guides_show_is_valid() {
+    let mut seen = 0;
+    for path in files("docs", "md") {
+        for (number, piece) in pieces(&std::fs::read_to_string(&path).unwrap()) {
+            seen += 1;
+            let upstream = "[upstream]\naddress = \"smtp.example.com:25\"\n";
+            let upstream = if piece.contains("[upstream]") { "" } else { upstream };
+            let text = format!("{upstream}{piece}");
+            if let Err(fault) = Config::parse(&text, name(&path), std::iter::empty()) {
+                panic!("{}, the piece at line {number}: {fault}", name(&path));
+            }
+        }
+    }
+    assert!(seen > 0);
+}
