@@ -30,8 +30,9 @@ fn every_example_is_valid() {
     let names: Vec<&str> = examples.iter().map(|path| name(path)).collect();
     assert_eq!(names, ["header-tagging.toml", "multi-tenant.toml", "no-code-changes.toml", "observe.toml"]);
     for path in &examples {
-        if let Err(fault) = Config::load(path, std::iter::empty()) {
-            panic!("{fault}");
+        match Config::load(path, std::iter::empty()) {
+            Ok(config) => assert_eq!(config.warnings(), [""; 0], "{}", name(path)),
+            Err(fault) => panic!("{fault}"),
         }
     }
 }

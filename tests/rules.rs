@@ -174,10 +174,13 @@ fn an_event_identifies_and_a_template_alone_does_not() {
     let mail = |event: &str, body: &str| {
         Mail::plain("x").header("X-Template-Id", "reset").header("X-SMTPAPI", event).body(body)
     };
-    let event = r#"{"unique_args": {"reset": "7"}}"#;
+    let event = r#"{"unique_args": {"event_id": "7"}}"#;
     assert_eq!(proxy.send(&mail(event, "one\r\n")), "250 2.0.0 queued as 1");
     assert_eq!(proxy.send(&mail(event, "two\r\n")), "250 2.0.0 queued as 1");
-    assert_eq!(proxy.send(&mail(r#"{"unique_args": {"reset": "8"}}"#, "one\r\n")), "250 2.0.0 queued as 2");
+    assert_eq!(
+        proxy.send(&mail(r#"{"unique_args": {"event_id": "8"}}"#, "one\r\n")),
+        "250 2.0.0 queued as 2"
+    );
     assert_eq!(proxy.send(&mail(r#"{"category": "reset"}"#, "one\r\n")), "250 2.0.0 queued as 3");
     assert_eq!(proxy.send(&mail(r#"{"category": "reset"}"#, "one\r\n")), "250 2.0.0 queued as 4");
     assert!(upstream.messages()[0].has("X-SMTPAPI"), "the provider needs it");

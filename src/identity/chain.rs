@@ -252,13 +252,15 @@ mod tests {
     #[test]
     fn members_of_json_count_in_whatever_form_they_are_written() {
         let api = |json: &str| key(&format!("X-SMTPAPI: {json}\r\n"));
-        let one = api(r#"{"unique_args":{"a":"1","b":[2]},"category":"x"}"#);
+        let one = api(r#"{"unique_args":{"event_id":{"a":"1","b":[2]}},"category":"x"}"#);
         assert!(one.is_some());
-        assert_eq!(one, api("{\"category\":\"y\",\r\n \"unique_args\": {\"b\": [2], \"a\": \"1\"}}"));
-        assert_ne!(one, api(r#"{"unique_args":{"a":"1","b":[3]}}"#));
-        for nothing in
-            [r#"{"unique_args":{}}"#, r#"{"unique_args":null}"#, r#"{"category":"x"}"#, "{broken", ""]
-        {
+        let folded = "{\"category\":\"y\",\r\n \"unique_args\": {\"event_id\": {\"b\": [2], \"a\": \"1\"}}}";
+        assert_eq!(one, api(folded));
+        assert_ne!(one, api(r#"{"unique_args":{"event_id":{"a":"1","b":[3]}}}"#));
+        for nothing in [r#"{}"#, r#"null"#, r#""""#, r#"[]"#] {
+            assert_eq!(api(&format!("{{\"unique_args\":{{\"event_id\":{nothing}}}}}")), None, "{nothing}");
+        }
+        for nothing in [r#"{"unique_args":{"user":"7"}}"#, "{broken", ""] {
             assert_eq!(api(nothing), None, "{nothing}");
         }
         assert_eq!(key("X-MC-Metadata: {\"user_id\": 7}\r\n"), None, "free metadata is no event");

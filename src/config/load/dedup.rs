@@ -33,15 +33,13 @@ const TEMPLATE_HEADERS: [&str; 9] = [
     "X-Tag",
 ];
 
-/// Fields that name one event; docs/keys.md says whose each is. Free metadata
-/// (a user, a campaign) is shared by many different e-mails, and a key that is
-/// too broad gets legitimate mail refused: of it, only what is called
-/// `event_id` counts.
-const EVENT_HEADERS: [&str; 9] = [
+/// Fields that name one event; docs/keys.md says whose each is, and which were
+/// left out. Free metadata (a user, a campaign) is shared by many different
+/// e-mails, and a key that is too broad gets legitimate mail refused: of it,
+/// only what is called `event_id` counts.
+const EVENT_HEADERS: [&str; 7] = [
     "X-Event-Id",
-    "X-Entity-Ref-ID",
-    "X-MJ-CustomID",
-    "X-SMTPAPI#/unique_args",
+    "X-SMTPAPI#/unique_args/event_id",
     "X-Mailgun-Variables#/event_id",
     "X-MC-Metadata#/event_id",
     "X-MSYS-API#/metadata/event_id",
