@@ -3,9 +3,9 @@
 //! From the wire up, each module using only those before it (a test in
 //! `tests/tidy.rs` holds them to that): [`clock`] and [`crash`]; [`smtp`], the
 //! protocol without I/O; [`message`]; [`config`]; [`store`], the claims;
-//! [`identity`]; [`journal`]; [`upstream`]; [`dedup`], the heart; [`net`];
-//! [`server`], where all is wired; [`sink`] and [`demo`]; [`cli`].
-//! ARCHITECTURE.md tells the life of a message through them.
+//! [`metrics`]; [`identity`]; [`journal`]; [`upstream`]; [`dedup`], the heart;
+//! [`net`] and [`admin`]; [`server`], where all is wired; [`sink`] and
+//! [`demo`]; [`cli`]. ARCHITECTURE.md tells the life of a message through them.
 
 pub mod cli;
 pub mod clock;
@@ -16,6 +16,7 @@ pub mod demo;
 pub mod identity;
 pub mod journal;
 pub mod message;
+pub mod metrics;
 pub mod net;
 pub mod server;
 pub mod sink;

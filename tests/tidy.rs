@@ -10,19 +10,20 @@ use std::path::{Path, PathBuf};
 ///
 /// `config` is above `smtp`, whose choices it reads, and above nothing else;
 /// `store` is above `message`, for a claim carries the message's fingerprint.
-/// The sink is a server of its own: it stands on `smtp` alone, and must not
+/// `metrics` is above `store`, whose calls it measures. The sink is a server of its own: it stands on `smtp` alone, and must not
 /// use the proxy's `net` or `server`, lest it share their faults.
-const LAYERS: [&[&str]; 13] = [
+const LAYERS: [&[&str]; 14] = [
     &["clock", "crash"],
     &["smtp"],
     &["message"],
     &["config"],
     &["sink"],
     &["store"],
+    &["metrics"],
     &["identity", "journal"],
     &["upstream"],
     &["dedup"],
-    &["net"],
+    &["net", "admin"],
     &["server"],
     &["demo"],
     &["cli"],
