@@ -103,7 +103,8 @@ async fn write(store: &SledStore, writer: u64, begin: Instant) -> Result<Vec<Dur
         let id = slot.id;
         let start = Instant::now();
         let lease_until = now.plus(Duration::from_secs(600));
-        let claimed = store.claim(ClaimRequest { token, at: now, lease_until, slots: vec![slot] }).await?;
+        let request = ClaimRequest { token, at: now, lease_until, slots: vec![slot], tenant_cap: None };
+        let claimed = store.claim(request).await?;
         if !matches!(claimed.first(), Some(Claimed::New { .. })) {
             return Err("an id was claimed twice".into());
         }
@@ -132,6 +133,7 @@ fn slot(attempt: u64) -> Slot {
         key: format!("order-confirmation:{attempt}"),
         recipient: format!("customer-{attempt}@example.org"),
         sender: "shop@example.com".into(),
+        client: "192.0.2.1:40000".into(),
         rule: String::new(),
         fingerprint: Fingerprint(id),
         message_id: Some(format!("<{attempt}@mail.example.com>")),

@@ -10,10 +10,11 @@ use std::path::{Path, PathBuf};
 ///
 /// `config` is above `smtp`, whose choices it reads, and above nothing else;
 /// `store` is above `message`, for a claim carries the message's fingerprint.
-/// `metrics` is above `store`, whose calls it measures. The sink is a server of its own: it stands on `smtp` alone, and must not
+/// `metrics` is above `store`, whose calls it measures.
+/// The sink is a server of its own: it stands on `smtp` alone, and must not
 /// use the proxy's `net` or `server`, lest it share their faults.
 const LAYERS: [&[&str]; 14] = [
-    &["clock", "crash"],
+    &["clock", "crash", "escape"],
     &["smtp"],
     &["message"],
     &["config"],

@@ -1,26 +1,18 @@
 //! `mailonce keys`: the audit trail, read from the store.
 
-use std::cmp::Reverse;
-use std::collections::BinaryHeap;
 use std::io::Write;
 use std::time::Duration;
 
-use clap::{Subcommand, ValueEnum};
-use wildmatch::WildMatch;
+use clap::Subcommand;
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 
-use super::record_view::{RecordView, short_time, state_name, table};
+use super::record_view::{RecordView, short_time, state_name, table, to_text};
 use super::{CliFault, ConfigArgs, print};
 use crate::clock::{Clock, SystemClock, Timestamp};
 use crate::config::{self, values::parse_duration};
-use crate::smtp::address::Path;
+use crate::store::search::{self, Filter, SHORTEST_PREFIX, Search, StateName};
 use crate::store::sled::SledStore;
-use crate::store::{ClaimId, Query, Record, Store};
-
-/// Records looked at in one call of the store.
-const PAGE: usize = 1000;
-
-/// The fewest hex digits that are taken for the start of an id.
-const SHORTEST_PREFIX: usize = 8;
+use crate::store::{Record, Store};
 
 /// Arguments of `keys`.
 #[derive(Clone, Debug, clap::Args)]
@@ -49,7 +41,7 @@ pub struct ListArgs {
     #[command(flatten)]
     pub config: ConfigArgs,
     /// Only records in this state
-    #[arg(long, value_enum, value_name = "STATE")]
+    #[arg(long, value_name = "STATE", value_parser = states())]
     pub state: Option<StateName>,
     /// Only records of this tenant
     #[arg(long, value_name = "TENANT")]
@@ -86,35 +78,23 @@ pub struct ShowArgs {
     pub json: bool,
 }
 
-/// A state, as it is named on the command line.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-#[value(rename_all = "snake_case")]
-pub enum StateName {
-    /// Claimed, nothing sent
-    Pending,
-    /// The last byte may have left
-    Committing,
-    /// Accepted by the upstream
-    Accepted,
-    /// 4xx; may be sent again
-    Deferred,
-    /// 5xx; may be sent again
-    Refused,
-    /// Nobody knows whether it was sent
-    #[value(alias = "in-doubt")]
-    InDoubt,
+/// The states by their names.
+fn states() -> impl TypedValueParser<Value = StateName> {
+    let names = StateName::ALL.map(|state| {
+        let name = PossibleValue::new(state.as_str()).help(meaning(state));
+        if state == StateName::InDoubt { name.alias("in-doubt") } else { name }
+    });
+    PossibleValuesParser::new(names).try_map(|name| name.parse())
 }
 
-impl StateName {
-    fn as_str(self) -> &'static str {
-        match self {
-            StateName::Pending => "pending",
-            StateName::Committing => "committing",
-            StateName::Accepted => "accepted",
-            StateName::Deferred => "deferred",
-            StateName::Refused => "refused",
-            StateName::InDoubt => "in_doubt",
-        }
+fn meaning(state: StateName) -> &'static str {
+    match state {
+        StateName::Pending => "Claimed, nothing sent",
+        StateName::Committing => "The last byte may have left",
+        StateName::Accepted => "Accepted by the upstream",
+        StateName::Deferred => "4xx; may be sent again",
+        StateName::Refused => "5xx; may be sent again",
+        StateName::InDoubt => "Nobody knows whether it was sent",
     }
 }
 
@@ -153,106 +133,27 @@ fn open_store(store: &config::Store) -> Result<Box<dyn Store>, CliFault> {
     }
 }
 
-/// Which records are wanted.
-struct Filter<'a> {
-    args: &'a ListArgs,
-    recipient: Option<WildMatch>,
-    key: Option<WildMatch>,
-    since: Option<Timestamp>,
+fn filter(args: &ListArgs, now: Timestamp) -> Filter {
+    let since = args.since.map(|age| {
+        let age = u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
+        Timestamp::from_millis(now.as_millis().saturating_sub(age))
+    });
+    let ListArgs { state, tenant, recipient, key, limit, .. } = args;
+    Filter::new(*state, tenant.as_deref(), recipient.as_deref(), key.as_deref(), since, *limit)
 }
 
-impl<'a> Filter<'a> {
-    fn new(args: &'a ListArgs, now: Timestamp) -> Self {
-        let since = args.since.map(|age| {
-            let age = u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
-            Timestamp::from_millis(now.as_millis().saturating_sub(age))
-        });
-        Self {
-            args,
-            recipient: args.recipient.as_deref().map(|glob| WildMatch::new(&address(glob))),
-            key: args.key.as_deref().map(WildMatch::new),
-            since,
-        }
-    }
-
-    fn wants(&self, record: &Record) -> bool {
-        self.args.state.is_none_or(|state| state.as_str() == state_name(&record.state))
-            && self.args.tenant.as_ref().is_none_or(|tenant| *tenant == record.tenant)
-            && self.recipient.as_ref().is_none_or(|glob| glob.matches(&address(&record.recipient)))
-            && self.key.as_ref().is_none_or(|glob| glob.matches(&record.key))
-            && self.since.is_none_or(|since| record.last_seen >= since)
-    }
-}
-
-/// The form in which spellings of one address are equal.
-fn address(text: &str) -> String {
-    Path::parse(text).map_or_else(|| text.to_lowercase(), |path| path.identity())
-}
-
-/// Sees every unexpired record, a page at a time.
-async fn each_record(store: &dyn Store, now: Timestamp, mut see: impl FnMut(Record)) -> Result<(), CliFault> {
-    let mut after = None;
-    loop {
-        let (records, next) = store.list(Query { after, scan: PAGE }, now).await?;
-        records.into_iter().for_each(&mut see);
-        if next.is_none() {
-            return Ok(());
-        }
-        after = next;
-    }
-}
-
-/// A record in the order of when it was last seen.
-struct ByTime(Record);
-
-impl ByTime {
-    fn rank(&self) -> (Timestamp, Reverse<ClaimId>) {
-        (self.0.last_seen, Reverse(self.0.id))
-    }
-}
-
-impl PartialEq for ByTime {
-    fn eq(&self, other: &Self) -> bool {
-        self.rank() == other.rank()
-    }
-}
-
-impl Eq for ByTime {}
-
-impl PartialOrd for ByTime {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for ByTime {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        self.rank().cmp(&other.rank())
-    }
-}
-
-/// Writes the records that the arguments ask for, the newest first. Only as
-/// many are held in memory as are shown.
+/// Writes the records that the arguments ask for: with a limit the newest
+/// first, without one in the order of their ids.
 async fn list(store: &dyn Store, args: &ListArgs, now: Timestamp, out: &mut Vec<u8>) -> Result<(), CliFault> {
-    let filter = Filter::new(args, now);
-    let limit = if args.limit == 0 { usize::MAX } else { args.limit };
-    let (mut newest, mut found) = (BinaryHeap::new(), 0usize);
-    each_record(store, now, |record| {
-        if filter.wants(&record) {
-            found += 1;
-            newest.push(Reverse(ByTime(record)));
-            if newest.len() > limit {
-                newest.pop();
-            }
-        }
-    })
-    .await?;
-    // Reverse turns the heap's ascending order into the newest first.
-    let records: Vec<Record> =
-        newest.into_sorted_vec().into_iter().map(|Reverse(ByTime(record))| record).collect();
+    let filter = filter(args, now);
+    let mut search = Search::new(store, &filter, now);
+    let mut records = Vec::new();
+    while let Some(page) = search.next().await? {
+        records.extend(page);
+    }
     write_records(&records, args.json, out)?;
-    if found > records.len() && !args.json {
-        writeln!(out, "{} more; see them with --limit 0", found - records.len())?;
+    if search.found() > records.len() && !args.json {
+        writeln!(out, "{} more; see them with --limit 0", search.found() - records.len())?;
     }
     Ok(())
 }
@@ -289,26 +190,13 @@ fn write_records(records: &[Record], json: bool, out: &mut Vec<u8>) -> Result<()
 /// Writes the record that is meant; where several are, lists them.
 async fn show(store: &dyn Store, args: &ShowArgs, now: Timestamp, out: &mut Vec<u8>) -> Result<(), CliFault> {
     let what = args.what.as_str();
-    let mut records = match full_id(what) {
-        Some(id) => store.get(id, now).await?.into_iter().collect(),
-        None => Vec::new(),
-    };
-    if records.is_empty() {
-        let digits = what.to_ascii_lowercase();
-        let prefix = digits.len() >= SHORTEST_PREFIX && digits.bytes().all(|b| b.is_ascii_hexdigit());
-        each_record(store, now, |record| {
-            if record.key == what || prefix && record.id.to_string().starts_with(&digits) {
-                records.push(record);
-            }
-        })
-        .await?;
-    }
+    let records = search::find(store, what, now).await?;
     match records.as_slice() {
         [] => Err(CliFault::Failed(format!(
             "no record has the id or key {what:?}; an id needs at least {SHORTEST_PREFIX} digits, and expired records are gone"
         ))),
         [record] if !args.json => {
-            out.extend_from_slice(RecordView::from(record).to_text().as_bytes());
+            out.extend_from_slice(to_text(&RecordView::from(record)).as_bytes());
             Ok(())
         }
         several => {
@@ -319,18 +207,6 @@ async fn show(store: &dyn Store, args: &ShowArgs, now: Timestamp, out: &mut Vec<
             Ok(())
         }
     }
-}
-
-/// An id with all of its 64 digits.
-fn full_id(text: &str) -> Option<ClaimId> {
-    if text.len() != 64 || !text.is_ascii() {
-        return None;
-    }
-    let mut id = [0; 32];
-    for (i, byte) in id.iter_mut().enumerate() {
-        *byte = u8::from_str_radix(&text[2 * i..2 * i + 2], 16).ok()?;
-    }
-    Some(ClaimId(id))
 }
 
 #[cfg(test)]

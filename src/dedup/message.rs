@@ -37,6 +37,7 @@ impl Message {
             key: key.value.clone(),
             recipient: recipient.unwrap_or_default(),
             sender: self.envelope.reverse_path.as_str().to_owned(),
+            client: self.source.client.to_string(),
             rule: String::new(),
             fingerprint: *fingerprint,
             message_id: self.headers.first("message-id").filter(|id| id.len() <= 998),
@@ -78,6 +79,14 @@ impl Message {
     pub(super) fn everyone(&self, outcome: DecisionOutcome, reply: &Reply) -> Vec<Fate> {
         let fate = |index| self.fate(index, Verdict::fresh(outcome, reply.clone()));
         (0..self.envelope.recipients.len()).map(fate).collect()
+    }
+
+    /// The fates of those whose claim would be one too many for the tenant.
+    pub(super) fn over_cap(&self, claim: &Claim) -> Vec<Fate> {
+        let reply =
+            Reply::new(452, "4.3.1 [QUOTA] this tenant has as many live claims as it may; try again later");
+        let verdict = Verdict::fresh(DecisionOutcome::Rejected, reply);
+        claim.recipients.iter().map(|index| self.fate(*index, verdict.clone())).collect()
     }
 
     /// The fates of those whose claim is known already.

@@ -232,7 +232,8 @@ impl Heart {
         let token = Token { owner: self.owner, attempt: self.attempts.fetch_add(1, Ordering::Relaxed) };
         let at = self.now();
         let slots = claims.iter().map(|claim| claim.slot.clone()).collect();
-        match self.store.claim(ClaimRequest { token, at, lease_until: at.plus(LEASE), slots }).await {
+        let lease_until = at.plus(LEASE);
+        match self.store.claim(ClaimRequest { token, at, lease_until, slots, tenant_cap: None }).await {
             Ok(answers) => {
                 crash::point("after-claim");
                 self.resolve(attempt, token, claims, answers, started).await
@@ -279,6 +280,7 @@ impl Heart {
                 Claimed::Conflict { record } => {
                     fates.extend(attempt.message.known(&claim, &record, &Verdict::conflict()));
                 }
+                Claimed::OverCap => fates.extend(attempt.message.over_cap(&claim)),
             }
         }
         let held = HeldClaims::new(self, token, held);

@@ -3,7 +3,7 @@
 //! A [`Decision`] is one value; the log line is written from it, and whatever
 //! else wants to know of decisions takes the same value.
 
-pub mod escape;
+pub use crate::escape;
 mod format;
 pub mod log;
 mod queue;

@@ -53,6 +53,18 @@ pub enum Operation {
     Get,
     /// A page of records is read.
     List,
+    /// A record is forgotten.
+    Forget,
+    /// A doubt is resolved.
+    Resolve,
+    /// Records of another store are taken over.
+    Import,
+    /// The figures of `stats` are added to.
+    Count,
+    /// They are read.
+    Counts,
+    /// Claims are counted by state.
+    Census,
     /// Expired records are removed.
     Sweep,
 }
@@ -78,7 +90,10 @@ pub enum HandshakeResult {
 }
 
 const PHASES: [&str; 4] = ["connect", "envelope", "body", "completion"];
-const OPERATIONS: [&str; 7] = ["claim", "commit", "settle", "release", "get", "list", "sweep"];
+const OPERATIONS: [&str; 13] = [
+    "claim", "commit", "settle", "release", "get", "list", "forget", "resolve", "import", "count", "counts", "census",
+    "sweep",
+];
 const AUTH_RESULTS: [&str; 3] = ["accepted", "refused", "deferred"];
 const HANDSHAKE_RESULTS: [&str; 2] = ["completed", "failed"];
 

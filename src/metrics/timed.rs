@@ -8,7 +8,8 @@ use tokio::time::Instant;
 use super::{Metrics, Operation};
 use crate::clock::Timestamp;
 use crate::store::{
-    ClaimId, ClaimRequest, Claimed, Durability, Query, Record, Settlement, Store, StoreFault, Token,
+    Census, Change, ClaimId, ClaimRequest, Claimed, Count, Durability, Imported, Query, Record, Resolution,
+    Settlement, Store, StoreFault, Token,
 };
 
 /// Passes every call on and measures it.
@@ -67,6 +68,30 @@ impl Store for TimedStore {
 
     async fn list(&self, query: Query, now: Timestamp) -> Result<(Vec<Record>, Option<ClaimId>), StoreFault> {
         self.time(Operation::List, self.inner.list(query, now)).await
+    }
+
+    async fn forget(&self, id: ClaimId, at: Timestamp) -> Result<Change, StoreFault> {
+        self.time(Operation::Forget, self.inner.forget(id, at)).await
+    }
+
+    async fn resolve(&self, id: ClaimId, as_: Resolution, at: Timestamp) -> Result<Change, StoreFault> {
+        self.time(Operation::Resolve, self.inner.resolve(id, as_, at)).await
+    }
+
+    async fn import(&self, records: Vec<Record>, now: Timestamp) -> Result<Imported, StoreFault> {
+        self.time(Operation::Import, self.inner.import(records, now)).await
+    }
+
+    async fn count(&self, deltas: Vec<Count>) -> Result<(), StoreFault> {
+        self.time(Operation::Count, self.inner.count(deltas)).await
+    }
+
+    async fn counts(&self, since: Timestamp) -> Result<Vec<Count>, StoreFault> {
+        self.time(Operation::Counts, self.inner.counts(since)).await
+    }
+
+    async fn census(&self) -> Result<Census, StoreFault> {
+        self.time(Operation::Census, self.inner.census()).await
     }
 
     async fn sweep(&self, now: Timestamp, most: usize) -> Result<usize, StoreFault> {

@@ -9,7 +9,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use async_trait::async_trait;
 
 use super::{
-    ClaimId, ClaimRequest, Claimed, Durability, Query, Record, Settlement, Store, StoreFault, Token,
+    Census, Change, ClaimId, ClaimRequest, Claimed, Count, Durability, Imported, Query, Record, Resolution,
+    Settlement, Store, StoreFault, Token,
 };
 use crate::clock::Timestamp;
 
@@ -26,7 +27,8 @@ pub enum Moment {
 /// [`StoreFault::Failed`].
 ///
 /// Operations are named as the methods of [`Store`]: `claim`, `commit`,
-/// `settle`, `release`, `get`, `list`, `sweep`, `close`.
+/// `settle`, `release`, `get`, `list`, `forget`, `resolve`, `import`, `count`,
+/// `counts`, `census`, `sweep`, `close`.
 pub struct FaultyStore {
     inner: Arc<dyn Store>,
     plan: Mutex<Plan>,
@@ -84,7 +86,7 @@ impl FaultyStore {
     }
 
     /// Counts a call and answers when it is to fail, if it is.
-    fn count(&self, operation: &'static str) -> Option<Moment> {
+    fn note(&self, operation: &'static str) -> Option<Moment> {
         let mut plan = self.plan();
         let calls = plan.calls.entry(operation).or_default();
         let number = *calls;
@@ -100,7 +102,7 @@ impl FaultyStore {
         call: impl Future<Output = Result<T, StoreFault>> + Send,
     ) -> Result<T, StoreFault> {
         let fault = || Err(StoreFault::Failed(format!("planned fault of {operation}")));
-        match self.count(operation) {
+        match self.note(operation) {
             None => call.await,
             Some(Moment::Before) => fault(),
             Some(Moment::After) => {
@@ -153,6 +155,30 @@ impl Store for FaultyStore {
 
     async fn list(&self, query: Query, now: Timestamp) -> Result<(Vec<Record>, Option<ClaimId>), StoreFault> {
         self.run("list", self.inner.list(query, now)).await
+    }
+
+    async fn forget(&self, id: ClaimId, at: Timestamp) -> Result<Change, StoreFault> {
+        self.run("forget", self.inner.forget(id, at)).await
+    }
+
+    async fn resolve(&self, id: ClaimId, as_: Resolution, at: Timestamp) -> Result<Change, StoreFault> {
+        self.run("resolve", self.inner.resolve(id, as_, at)).await
+    }
+
+    async fn import(&self, records: Vec<Record>, now: Timestamp) -> Result<Imported, StoreFault> {
+        self.run("import", self.inner.import(records, now)).await
+    }
+
+    async fn count(&self, deltas: Vec<Count>) -> Result<(), StoreFault> {
+        self.run("count", self.inner.count(deltas)).await
+    }
+
+    async fn counts(&self, since: Timestamp) -> Result<Vec<Count>, StoreFault> {
+        self.run("counts", self.inner.counts(since)).await
+    }
+
+    async fn census(&self) -> Result<Census, StoreFault> {
+        self.run("census", self.inner.census()).await
     }
 
     async fn sweep(&self, now: Timestamp, most: usize) -> Result<usize, StoreFault> {

@@ -8,7 +8,8 @@ use async_trait::async_trait;
 
 use super::ledger::{Backend, Ledger};
 use super::{
-    ClaimId, ClaimRequest, Claimed, Durability, Query, Record, Settlement, Store, StoreFault, Token,
+    Census, Change, ClaimId, ClaimRequest, Claimed, Count, Durability, Imported, Query, Record, Resolution,
+    Settlement, Store, StoreFault, Token,
 };
 use crate::clock::Timestamp;
 
@@ -69,6 +70,30 @@ impl Store for MemoryStore {
 
     async fn list(&self, query: Query, now: Timestamp) -> Result<(Vec<Record>, Option<ClaimId>), StoreFault> {
         self.ledger().list(&query, now)
+    }
+
+    async fn forget(&self, _id: ClaimId, _at: Timestamp) -> Result<Change, StoreFault> {
+        Err(StoreFault::Failed("not built yet".into()))
+    }
+
+    async fn resolve(&self, _id: ClaimId, _as: Resolution, _at: Timestamp) -> Result<Change, StoreFault> {
+        Err(StoreFault::Failed("not built yet".into()))
+    }
+
+    async fn import(&self, _records: Vec<Record>, _now: Timestamp) -> Result<Imported, StoreFault> {
+        Err(StoreFault::Failed("not built yet".into()))
+    }
+
+    async fn count(&self, _deltas: Vec<Count>) -> Result<(), StoreFault> {
+        Err(StoreFault::Failed("not built yet".into()))
+    }
+
+    async fn counts(&self, _since: Timestamp) -> Result<Vec<Count>, StoreFault> {
+        Err(StoreFault::Failed("not built yet".into()))
+    }
+
+    async fn census(&self) -> Result<Census, StoreFault> {
+        Err(StoreFault::Failed("not built yet".into()))
     }
 
     async fn sweep(&self, now: Timestamp, most: usize) -> Result<usize, StoreFault> {

@@ -7,16 +7,24 @@
 
 #[cfg(test)]
 pub(crate) mod contract;
+pub mod counts;
 pub mod faulty;
 pub mod ledger;
 pub mod memory;
+mod mend;
+mod query;
 pub mod record;
+pub mod search;
 pub mod sled;
 pub mod sweeper;
+pub mod view;
 mod worker;
 
 use async_trait::async_trait;
-pub use record::{Attempt, ClaimId, Fingerprint, Outcome, Record, State, Token};
+pub use counts::{Count, Tally};
+pub use mend::{Change, Imported, Resolution};
+pub use query::{Census, Query, Selection};
+pub use record::{Attempt, ClaimId, Fingerprint, Outcome, Record, State, StateName, Suppression, Token};
 
 use crate::clock::Timestamp;
 use crate::config::{InDoubt, OnConflict};
@@ -33,6 +41,8 @@ pub struct ClaimRequest {
     pub lease_until: Timestamp,
     /// One for each id; no id twice.
     pub slots: Vec<Slot>,
+    /// How many live records a tenant may have; `None` for any number.
+    pub tenant_cap: Option<u64>,
 }
 
 /// One id to claim, with what its record will say and which earlier records it
@@ -51,6 +61,8 @@ pub struct Slot {
     pub recipient: String,
     /// For the record.
     pub sender: String,
+    /// The client's address, for the record where this is a duplicate.
+    pub client: String,
     /// For the record; empty without a rule.
     pub rule: String,
     /// What the message means; another one under the same id is a conflict.
@@ -105,6 +117,9 @@ pub enum Claimed {
         /// The record that stands in the way.
         record: Box<Record>,
     },
+    /// The id is new, and its tenant has as many live records as it may
+    /// ([`ClaimRequest::tenant_cap`]). Nothing was claimed.
+    OverCap,
 }
 
 /// How a claim ended.
@@ -163,15 +178,6 @@ impl std::fmt::Display for StoreFault {
     }
 }
 
-/// Which records [`Store::list`] gives.
-#[derive(Clone, Debug, Default)]
-pub struct Query {
-    /// Start behind this id.
-    pub after: Option<ClaimId>,
-    /// At most so many records are looked at; a page may hold fewer matches.
-    pub scan: usize,
-}
-
 /// A claim store. Every engine passes the suite in `contract/`.
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
@@ -204,8 +210,34 @@ pub trait Store: Send + Sync + 'static {
     async fn get(&self, id: ClaimId, now: Timestamp) -> Result<Option<Record>, StoreFault>;
 
     /// A page of unexpired records in the order of their ids, and where the
-    /// next page starts (`None` at the end).
+    /// next page starts (`None` at the end). A page may be empty though more
+    /// follow.
     async fn list(&self, query: Query, now: Timestamp) -> Result<(Vec<Record>, Option<ClaimId>), StoreFault>;
+
+    /// Forgets a settled record, durably: the next attempt at it is new.
+    /// Refused for a claim in flight.
+    async fn forget(&self, id: ClaimId, at: Timestamp) -> Result<Change, StoreFault>;
+
+    /// Settles a claim in doubt as an operator says, durably. Its expiry stays.
+    /// Refused for a claim that is not in doubt.
+    async fn resolve(&self, id: ClaimId, as_: Resolution, at: Timestamp) -> Result<Change, StoreFault>;
+
+    /// Takes records of another store over, durably. What was being committed
+    /// there is in doubt here from `now` on. May be repeated. Claims wait
+    /// meanwhile: bring many records in batches of some hundred.
+    async fn import(&self, records: Vec<Record>, now: Timestamp) -> Result<Imported, StoreFault>;
+
+    /// Adds to the counts of these hours. Visible to every later call, on disk
+    /// soon.
+    async fn count(&self, deltas: Vec<Count>) -> Result<(), StoreFault>;
+
+    /// The counts of every hour that ends after `since`, one for each hour,
+    /// tenant and rule, in the order of the hours. Those of the last 90 days
+    /// are kept.
+    async fn counts(&self, since: Timestamp) -> Result<Vec<Count>, StoreFault>;
+
+    /// How many claims there are in each state; costs nothing.
+    async fn census(&self) -> Result<Census, StoreFault>;
 
     /// Removes up to `most` expired records; answers how many went.
     async fn sweep(&self, now: Timestamp, most: usize) -> Result<usize, StoreFault>;

@@ -13,6 +13,9 @@ use crate::smtp::reply::{Class, Reply};
 /// How many attempts a record keeps.
 pub const MAX_ATTEMPTS: usize = 8;
 
+/// How many suppressions a record keeps.
+pub const MAX_SUPPRESSED: usize = 8;
+
 /// SHA-256 over the identity of an e-mail.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct ClaimId(pub [u8; 32]);
@@ -21,6 +24,11 @@ impl ClaimId {
     /// The first 16 hex digits: how logs name a claim.
     pub fn short(&self) -> String {
         hex(&self.0[..8])
+    }
+
+    /// The id that these 64 hex digits write out.
+    pub fn parse(text: &str) -> Option<Self> {
+        unhex(text).map(Self)
     }
 }
 
@@ -44,6 +52,14 @@ pub fn hex(bytes: &[u8]) -> String {
         let _ = write!(text, "{byte:02x}");
         text
     })
+}
+
+/// The 32 octets that 64 hex digits of either case write out.
+pub fn unhex(text: &str) -> Option<[u8; 32]> {
+    let digits: Vec<u32> = text.chars().map(|c| c.to_digit(16)).collect::<Option<_>>()?;
+    let octets = digits.chunks_exact(2).map(|pair| (pair[0] * 16 + pair[1]) as u8);
+    let octets: Vec<u8> = octets.collect();
+    if digits.len() == 64 { octets.try_into().ok() } else { None }
 }
 
 /// Names one attempt; unique over all processes that share a store.
@@ -89,7 +105,74 @@ pub enum Outcome {
     InDoubt(Reply),
 }
 
+/// A state by its name alone, as people and programs write it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StateName {
+    /// Claimed, nothing sent.
+    Pending,
+    /// The last byte may have left.
+    Committing,
+    /// Accepted by the upstream.
+    Accepted,
+    /// 4yz; may be sent again.
+    Deferred,
+    /// 5yz; may be sent again.
+    Refused,
+    /// Nobody knows whether it was sent.
+    InDoubt,
+}
+
+impl StateName {
+    /// Every state, in the order of a claim's life.
+    pub const ALL: [Self; 6] =
+        [Self::Pending, Self::Committing, Self::Accepted, Self::Deferred, Self::Refused, Self::InDoubt];
+
+    /// `pending`, `committing`, `accepted`, `deferred`, `refused` or `in_doubt`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            StateName::Pending => "pending",
+            StateName::Committing => "committing",
+            StateName::Accepted => "accepted",
+            StateName::Deferred => "deferred",
+            StateName::Refused => "refused",
+            StateName::InDoubt => "in_doubt",
+        }
+    }
+}
+
+impl fmt::Display for StateName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl std::str::FromStr for StateName {
+    type Err = String;
+
+    /// Also takes `in-doubt`.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let name = text.replace('-', "_");
+        Self::ALL.into_iter().find(|state| state.as_str() == name).ok_or_else(|| {
+            let names = Self::ALL.map(Self::as_str).join(", ");
+            format!("{text:?} is no state; write one of {names}")
+        })
+    }
+}
+
 impl State {
+    /// Its name.
+    pub fn name(&self) -> StateName {
+        match self {
+            State::Pending { .. } => StateName::Pending,
+            State::Committing { .. } => StateName::Committing,
+            State::Settled(Outcome::Accepted(_)) => StateName::Accepted,
+            State::Settled(Outcome::Deferred(_)) => StateName::Deferred,
+            State::Settled(Outcome::Refused(_)) => StateName::Refused,
+            State::Settled(Outcome::InDoubt(_)) => StateName::InDoubt,
+        }
+    }
+
     /// Who holds the claim, while it is in flight.
     pub fn holder(&self) -> Option<Token> {
         match self {
@@ -127,6 +210,15 @@ pub struct Attempt {
     pub at: Timestamp,
     /// The reply on one line, cut to 256 characters.
     pub reply: String,
+}
+
+/// A duplicate or a conflict that was answered from the record.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Suppression {
+    /// When it came.
+    pub at: Timestamp,
+    /// The address of the client that sent it.
+    pub client: String,
 }
 
 /// The audit trail of one claim.
@@ -176,9 +268,21 @@ pub struct Record {
     pub expires: Timestamp,
     /// With one claim for a whole message, marks of the recipients who have it.
     pub delivered: Vec<u64>,
+    /// The last [`MAX_SUPPRESSED`] duplicates and conflicts.
+    pub suppressed: Vec<Suppression>,
 }
 
 impl Record {
+    /// Notes that the id was asked for once more, and not given.
+    pub(super) fn touch(&mut self, at: Timestamp, client: &str, kind: Touch) {
+        self.last_seen = at;
+        self.duplicates += u64::from(kind == Touch::Duplicate);
+        if self.suppressed.len() >= MAX_SUPPRESSED {
+            self.suppressed.drain(..=self.suppressed.len() - MAX_SUPPRESSED);
+        }
+        self.suppressed.push(Suppression { at, client: client.to_owned() });
+    }
+
     /// The Message-ID and Date that a new attempt for `slot` is to carry: those
     /// of the attempt that went in doubt, so that a mailbox which got both
     /// shows one. `None` where no attempt did, where it had no Message-ID, or
@@ -196,8 +300,24 @@ impl Record {
     }
 }
 
+/// Why a record answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Touch {
+    Duplicate,
+    Conflict,
+}
+
 /// A short stand-in for a recipient in [`Record::delivered`].
 pub fn recipient_mark(identity: &str) -> u64 {
-    let digest = Sha256::digest(identity.as_bytes());
+    mark(identity)
+}
+
+/// A short stand-in for a key in the index of keys. Two keys may share one.
+pub(super) fn key_mark(key: &str) -> u64 {
+    mark(key)
+}
+
+fn mark(text: &str) -> u64 {
+    let digest = Sha256::digest(text.as_bytes());
     u64::from_be_bytes(std::array::from_fn(|i| digest[i]))
 }

@@ -28,7 +28,8 @@ use tokio::sync::oneshot;
 
 use super::ledger::{Backend, Ledger};
 use super::{
-    ClaimId, ClaimRequest, Claimed, Durability, Query, Record, Settlement, Store, StoreFault, Token,
+    Census, Change, ClaimId, ClaimRequest, Claimed, Count, Durability, Imported, Query, Record, Resolution,
+    Settlement, Store, StoreFault, Token,
 };
 use crate::clock::Timestamp;
 use inbox::{Inbox, Urgency};
@@ -160,6 +161,30 @@ impl Store for Worker {
 
     async fn list(&self, query: Query, now: Timestamp) -> Result<(Vec<Record>, Option<ClaimId>), StoreFault> {
         self.call("list", |answer| Request::List { query, now, answer }).await
+    }
+
+    async fn forget(&self, _id: ClaimId, _at: Timestamp) -> Result<Change, StoreFault> {
+        Err(StoreFault::Failed("not built yet".into()))
+    }
+
+    async fn resolve(&self, _id: ClaimId, _as: Resolution, _at: Timestamp) -> Result<Change, StoreFault> {
+        Err(StoreFault::Failed("not built yet".into()))
+    }
+
+    async fn import(&self, _records: Vec<Record>, _now: Timestamp) -> Result<Imported, StoreFault> {
+        Err(StoreFault::Failed("not built yet".into()))
+    }
+
+    async fn count(&self, _deltas: Vec<Count>) -> Result<(), StoreFault> {
+        Err(StoreFault::Failed("not built yet".into()))
+    }
+
+    async fn counts(&self, _since: Timestamp) -> Result<Vec<Count>, StoreFault> {
+        Err(StoreFault::Failed("not built yet".into()))
+    }
+
+    async fn census(&self) -> Result<Census, StoreFault> {
+        Err(StoreFault::Failed("not built yet".into()))
     }
 
     async fn sweep(&self, now: Timestamp, most: usize) -> Result<usize, StoreFault> {

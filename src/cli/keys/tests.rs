@@ -6,7 +6,8 @@ use super::*;
 use crate::cli::{Args, Command};
 use crate::smtp::reply::Reply;
 use crate::store::{
-    Attempt, ClaimRequest, Claimed, Durability, Fingerprint, Outcome, Settlement, State, StoreFault, Token,
+    Attempt, Census, Change, ClaimId, ClaimRequest, Claimed, Count, Durability, Fingerprint, Imported,
+    Outcome, Query, Resolution, Selection, Settlement, State, StoreFault, Token,
 };
 
 const NOW: Timestamp = Timestamp::from_millis(1_795_248_900_123);
@@ -43,10 +44,40 @@ impl Store for Shelf {
     }
 
     async fn list(&self, query: Query, _: Timestamp) -> Result<(Vec<Record>, Option<ClaimId>), StoreFault> {
-        let behind = self.0.iter().filter(|record| query.after.is_none_or(|after| record.id > after));
+        let chosen = |record: &&Record| match &query.of {
+            Selection::All => true,
+            Selection::Key(key) => record.key == *key,
+            Selection::Ids(ids) => ids.contains(&record.id),
+        };
+        let chosen = self.0.iter().filter(chosen);
+        let behind = chosen.filter(|record| query.after.is_none_or(|after| record.id > after));
         let page: Vec<Record> = behind.take(2).cloned().collect();
         let next = page.last().map(|record| record.id).filter(|_| page.len() == 2);
         Ok((page, next))
+    }
+
+    async fn forget(&self, _id: ClaimId, _at: Timestamp) -> Result<Change, StoreFault> {
+        Err(StoreFault::Fenced)
+    }
+
+    async fn resolve(&self, _id: ClaimId, _as: Resolution, _at: Timestamp) -> Result<Change, StoreFault> {
+        Err(StoreFault::Fenced)
+    }
+
+    async fn import(&self, _records: Vec<Record>, _now: Timestamp) -> Result<Imported, StoreFault> {
+        Err(StoreFault::Fenced)
+    }
+
+    async fn count(&self, _deltas: Vec<Count>) -> Result<(), StoreFault> {
+        Err(StoreFault::Fenced)
+    }
+
+    async fn counts(&self, _since: Timestamp) -> Result<Vec<Count>, StoreFault> {
+        Err(StoreFault::Fenced)
+    }
+
+    async fn census(&self) -> Result<Census, StoreFault> {
+        Err(StoreFault::Fenced)
     }
 
     async fn sweep(&self, _: Timestamp, _: usize) -> Result<usize, StoreFault> {
@@ -84,6 +115,7 @@ fn record(number: u8, key: &str, recipient: &str, state: State) -> Record {
         window: Duration::from_secs(3600),
         expires: seen.plus(Duration::from_secs(3600)),
         delivered: Vec::new(),
+        suppressed: Vec::new(),
     }
 }
 

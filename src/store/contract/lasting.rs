@@ -17,12 +17,12 @@ pub(crate) async fn accepted_survives_a_restart(engine: &dyn Engine) {
     let soon = vec![super::settlement(2, deferred())];
     store.settle(token(2), at(0), soon, Durability::Soon).await.unwrap();
     settled(claim(&*store, 3, at(1), slot(1)).await);
-    let before = store.list(Query { after: None, scan: 10 }, at(1)).await.unwrap();
+    let before = store.list(Query { scan: 10, ..Query::default() }, at(1)).await.unwrap();
     store.close().await.unwrap();
 
     let (store, doubtful) = engine.open(at(2)).await;
     assert!(doubtful.is_empty());
-    assert_eq!(store.list(Query { after: None, scan: 10 }, at(2)).await.unwrap(), before);
+    assert_eq!(store.list(Query { scan: 10, ..Query::default() }, at(2)).await.unwrap(), before);
     settled(claim(&*store, 4, at(3), slot(1)).await);
     assert_eq!(store.sweep(at(9).plus(WINDOW), 10).await.unwrap(), 2);
     store.close().await.unwrap();

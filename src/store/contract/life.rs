@@ -54,7 +54,7 @@ pub(crate) async fn an_expired_claim_is_absent_swept_or_not(engine: &dyn Engine)
     settled(claim(&*store, 2, last, slot(1)).await);
     assert!(store.get(id(1), last).await.unwrap().is_some());
     assert!(store.get(id(1), end).await.unwrap().is_none());
-    assert!(store.list(Query { after: None, scan: 10 }, end).await.unwrap().0.is_empty());
+    assert!(store.list(Query { scan: 10, ..Query::default() }, end).await.unwrap().0.is_empty());
     assert!(previous(claim(&*store, 3, end, slot(1)).await).is_none());
     let record = store.get(id(1), end).await.unwrap().unwrap();
     assert_eq!((record.first_seen, record.attempt_count, record.duplicates), (end, 0, 0));
@@ -178,7 +178,7 @@ pub(crate) async fn a_sweep_takes_only_what_is_due(engine: &dyn Engine) {
     assert_eq!(store.sweep(due, 1).await.unwrap(), 1);
     assert_eq!(store.sweep(due, 10).await.unwrap(), 1);
     assert_eq!(store.sweep(due, 10).await.unwrap(), 0);
-    let (left, _) = store.list(Query { after: None, scan: 10 }, at(100)).await.unwrap();
+    let (left, _) = store.list(Query { scan: 10, ..Query::default() }, at(100)).await.unwrap();
     assert_eq!(left.iter().map(|record| record.id).collect::<Vec<_>>(), [id(1), id(4)]);
     store.close().await.unwrap();
 }
@@ -194,7 +194,7 @@ pub(crate) async fn lists_come_in_pages(engine: &dyn Engine) {
     let mut seen = Vec::new();
     let mut after = None;
     loop {
-        let (page, next) = store.list(Query { after, scan: 2 }, at(0)).await.unwrap();
+        let (page, next) = store.list(Query { after, scan: 2, ..Query::default() }, at(0)).await.unwrap();
         assert!(page.len() <= 2);
         seen.extend(page.iter().map(|record| record.id.0[0]));
         after = next;

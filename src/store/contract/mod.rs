@@ -106,6 +106,7 @@ pub(crate) fn slot(number: u8) -> Slot {
         key: format!("order-{number}"),
         recipient: "ann@example.org".into(),
         sender: "shop@example.com".into(),
+        client: "192.0.2.1:40000".into(),
         rule: String::new(),
         fingerprint: Fingerprint([1; 32]),
         message_id: Some("<first@example.com>".into()),
@@ -118,7 +119,7 @@ pub(crate) fn slot(number: u8) -> Slot {
 }
 
 pub(crate) fn request(attempt: u64, now: Timestamp, slots: Vec<Slot>) -> ClaimRequest {
-    ClaimRequest { token: token(attempt), at: now, lease_until: now.plus(LEASE), slots }
+    ClaimRequest { token: token(attempt), at: now, lease_until: now.plus(LEASE), slots, tenant_cap: None }
 }
 
 pub(crate) async fn claim(store: &dyn Store, attempt: u64, now: Timestamp, slot: Slot) -> Claimed {

@@ -61,6 +61,7 @@ pub(super) fn begin(
         first_seen: previous.first_seen,
         settled_at: previous.settled_at,
         duplicates: previous.duplicates,
+        suppressed: previous.suppressed.clone(),
         ..fresh
     }
 }
@@ -89,5 +90,6 @@ fn fresh(slot: &Slot, token: Token, at: Timestamp, lease_until: Timestamp) -> Re
         window: slot.window,
         expires: at.plus(slot.window),
         delivered: Vec::new(),
+        suppressed: Vec::new(),
     }
 }

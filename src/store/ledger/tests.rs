@@ -257,6 +257,7 @@ impl Pair {
             Claimed::InFlight { .. } => "in flight",
             Claimed::Settled { .. } => "settled",
             Claimed::Conflict { .. } => "conflict",
+            Claimed::OverCap => "over cap",
         };
         assert_eq!(found, expected);
     }

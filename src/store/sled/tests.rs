@@ -154,6 +154,7 @@ fn record(state: State, attempts: Vec<Attempt>, numbers: [u64; 4]) -> Record {
         window: Duration::from_millis(d),
         expires: Timestamp::from_millis(d),
         delivered: vec![a, d],
+        suppressed: Vec::new(),
     }
 }
 
