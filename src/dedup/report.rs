@@ -64,6 +64,7 @@ impl Heart {
     /// One line for each recipient.
     pub(super) fn conclude(&self, message: &Message, identity: &Identity, fates: &[Fate], started: Instant) {
         let Message { source, envelope, content, headers, .. } = message;
+        self.journal.received(content.len());
         let message_id = headers.first("message-id");
         let context = Arc::new(context(source, &identity.tenant, envelope, content.len(), message_id));
         let key = identity.key.as_ref().map(|(key, _)| key);
