@@ -185,7 +185,7 @@ fn every_key_that_is_read_is_in_the_example() {
     let load = std::fs::read_to_string(root().join("src/config/load.rs")).unwrap();
     let mut read = 0;
     // `later` keys belong to a later version, and what only these use with them.
-    let unused = ["certificate", "private_key", "client_ca", "users", "proxy_from", "token_file"];
+    let unused = ["certificate", "private_key", "client_ca", "users", "proxy_from"];
     for call in ["get(\"", "require(\n            \"", "span(\""] {
         for rest in load.split(call).skip(1) {
             let key = rest.split('"').next().unwrap().to_owned();

@@ -7,15 +7,15 @@ use std::time::Duration;
 use super::check;
 use super::convert::{
     boolean, choice, count, domain, duration, header_key, host_and_port, is_empty_list, is_false, is_text,
-    list_of, name, network, one_or_more, optional_header, optional_path, optional_text, path,
+    list_of, name, network, one_or_more, optional_address, optional_header, optional_path, path,
     positive_duration, size, socket_address, some_of, text,
 };
 use super::section::{ConfigFault, Problem, Reader, Section};
 use super::tree::{self, Origin};
 use super::{
-    BareNewlines, Config, Dedup, InDoubt, Limits, Listener, Log, LogFormat, LogLevel, Mode, OnConflict,
-    OnDuplicate, OnPartial, OnStoreFailure, Redact, Scope, Store, Strategy, Unkeyed, Upstream,
-    UpstreamTimeouts, values,
+    AddressFrom, Admin, BareNewlines, Config, Dedup, InDoubt, Limits, Listener, Log, LogFormat, LogLevel,
+    Mode, OnConflict, OnDuplicate, OnPartial, OnStoreFailure, Redact, Scope, Store, Strategy, Unkeyed,
+    Upstream, UpstreamTimeouts, values,
 };
 
 const MINUTE: u64 = 60;
@@ -81,18 +81,19 @@ pub(super) fn parse_with(
 }
 
 fn read(root: Section<'_>) -> Config {
+    let listeners = listeners(&root);
     let config = Config {
         hostname: root
             .get("hostname", None, |node| domain(node).map(Some))
             .unwrap_or_else(values::machine_name),
         drain: root.get("drain", Duration::from_secs(30), duration),
-        listeners: listeners(&root),
         upstream: upstream(root.table("upstream")),
         store: store(root.table("store")),
         dedup: dedup(root.table("dedup")),
         limits: limits(root.table("limits")),
         log: log(root.table("log")),
-        admin: admin(root.table("admin")),
+        admin: admin(root.table("admin"), &listeners),
+        listeners,
     };
     root.later("rule", "no [[rule]]", is_empty_list);
     root.close();
@@ -260,10 +261,13 @@ fn log(section: Section<'_>) -> Log {
     log
 }
 
-/// Only looks on, so a file that names it may be served without it.
-fn admin(section: Section<'_>) -> Option<String> {
-    let address = section.get("address", None, optional_text);
-    section.get("token_file", None, optional_text);
+fn admin(section: Section<'_>, listeners: &[Listener]) -> Option<Admin> {
+    let default = SocketAddr::from(([127, 0, 0, 1], 9925));
+    let address = section.get("address", Some(default), optional_address);
+    let token_file = section.get("token_file", "data/admin.token".into(), path);
+    let address_from = if section.has("address") { AddressFrom::Operator } else { AddressFrom::Default };
+    let admin = address.map(|address| Admin { address, address_from, token_file });
+    check::admin(&section, admin.as_ref(), listeners);
     section.close();
-    address
+    admin
 }
