@@ -7,6 +7,7 @@
 //! heart; [`net`] and [`admin`]; [`server`], where all is wired; [`sink`] and
 //! [`demo`]; [`cli`]. ARCHITECTURE.md tells the life of a message through them.
 
+pub mod admin;
 pub mod cli;
 pub mod clock;
 pub mod config;

@@ -91,8 +91,8 @@ pub enum HandshakeResult {
 
 const PHASES: [&str; 4] = ["connect", "envelope", "body", "completion"];
 const OPERATIONS: [&str; 13] = [
-    "claim", "commit", "settle", "release", "get", "list", "forget", "resolve", "import", "count", "counts", "census",
-    "sweep",
+    "claim", "commit", "settle", "release", "get", "list", "forget", "resolve", "import", "count", "counts",
+    "census", "sweep",
 ];
 const AUTH_RESULTS: [&str; 3] = ["accepted", "refused", "deferred"];
 const HANDSHAKE_RESULTS: [&str; 2] = ["completed", "failed"];
