@@ -1,5 +1,6 @@
 use std::cell::Cell;
 use std::collections::HashMap;
+use std::ops::Bound;
 
 use proptest::prelude::*;
 
@@ -9,6 +10,9 @@ use super::super::contract::{
 use super::super::memory::MapBackend;
 use super::*;
 use crate::config::OnConflict;
+use crate::store::{Count, Query};
+
+const EVERYTHING: IdRange = (Bound::Unbounded, Bound::Unbounded);
 
 /// A backend that dies at a chosen write, with all before it kept.
 struct Dying {
@@ -39,8 +43,8 @@ impl Backend for Dying {
         self.spend()?;
         self.map.remove(id)
     }
-    fn range(&self, after: Option<&ClaimId>, most: usize) -> Result<Vec<Record>, StoreFault> {
-        self.map.range(after, most)
+    fn range(&self, ids: IdRange, most: usize) -> Result<Vec<Record>, StoreFault> {
+        self.map.range(ids, most)
     }
     fn add_expiry(&mut self, at: Timestamp, id: &ClaimId) -> Result<(), StoreFault> {
         self.spend()?;
@@ -52,6 +56,34 @@ impl Backend for Dying {
     }
     fn due(&self, now: Timestamp, most: usize) -> Result<Vec<(Timestamp, ClaimId)>, StoreFault> {
         self.map.due(now, most)
+    }
+    fn add_key(&mut self, mark: u64, id: &ClaimId) -> Result<(), StoreFault> {
+        self.spend()?;
+        self.map.add_key(mark, id)
+    }
+    fn remove_key(&mut self, mark: u64, id: &ClaimId) -> Result<(), StoreFault> {
+        self.spend()?;
+        self.map.remove_key(mark, id)
+    }
+    fn keyed(&self, mark: u64, after: Option<&ClaimId>, most: usize) -> Result<Vec<ClaimId>, StoreFault> {
+        self.map.keyed(mark, after, most)
+    }
+    fn is_indexed(&self) -> bool {
+        self.map.is_indexed()
+    }
+    fn set_indexed(&mut self) -> Result<(), StoreFault> {
+        self.map.set_indexed()
+    }
+    fn add_count(&mut self, delta: &Count) -> Result<(), StoreFault> {
+        self.spend()?;
+        self.map.add_count(delta)
+    }
+    fn counts(&self, from: u64, after: Option<&Count>, most: usize) -> Result<Vec<Count>, StoreFault> {
+        self.map.counts(from, after, most)
+    }
+    fn remove_counts(&mut self, before: u64, most: usize) -> Result<(), StoreFault> {
+        self.spend()?;
+        self.map.remove_counts(before, most)
     }
     fn put_open(&mut self, record: &Record) -> Result<(), StoreFault> {
         self.spend()?;
@@ -117,7 +149,10 @@ fn a_crash_at_any_write_leaves_a_store_that_recovers() {
         }
         assert!(ledger.backend().open().unwrap().is_empty());
         ledger.sweep(at(1_000_000), 100).unwrap();
-        assert!(ledger.backend().range(None, 10).unwrap().is_empty(), "after {writes} writes: never swept");
+        assert!(
+            ledger.backend().range(EVERYTHING, 10).unwrap().is_empty(),
+            "after {writes} writes: never swept"
+        );
         assert!(ledger.backend().due(at(u64::from(u32::MAX)), 10).unwrap().is_empty());
         if survived {
             break;
