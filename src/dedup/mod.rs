@@ -26,7 +26,7 @@ use crate::config::{self, Mode, OnStoreFailure, Unkeyed};
 use crate::crash;
 use crate::identity::{self, IdentityFault, Key};
 use crate::journal::{DecisionOutcome, Journal};
-use crate::message::fingerprint::{Fingerprint, fingerprint};
+use crate::message::fingerprint::{Exclude, Fingerprint, fingerprint};
 use crate::message::{Content, Headers};
 use crate::smtp::envelope::Envelope;
 use crate::smtp::reply::Reply;
@@ -203,11 +203,13 @@ impl Heart {
 
     async fn fingerprint(&self, content: &Content) -> std::io::Result<Fingerprint> {
         if content.is_in_memory() && content.len() <= SMALL {
-            return Ok(fingerprint(content.head()));
+            return Ok(fingerprint(content.head(), &Exclude::default()));
         }
         let _turn = self.large.acquire().await.map_err(std::io::Error::other)?;
         let content = content.clone();
-        let work = tokio::task::spawn_blocking(move || content.read_all().map(|bytes| fingerprint(&bytes)));
+        let work = tokio::task::spawn_blocking(move || {
+            content.read_all().map(|bytes| fingerprint(&bytes, &Exclude::default()))
+        });
         work.await.map_err(std::io::Error::other)?
     }
 
