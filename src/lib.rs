@@ -2,11 +2,12 @@
 //!
 //! From the wire up, each module using only those before it (a test in
 //! `tests/tidy.rs` holds them to that): [`clock`], [`crash`] and [`escape`];
-//! [`smtp`], the protocol without I/O; [`message`]; [`config`]; [`store`], the claims;
-//! [`identity`]; [`journal`]; [`upstream`]; [`dedup`], the heart; [`net`];
-//! [`server`], where all is wired; [`sink`] and [`demo`]; [`cli`].
-//! ARCHITECTURE.md tells the life of a message through them.
+//! [`smtp`], the protocol without I/O; [`message`]; [`config`]; [`store`], the
+//! claims; [`metrics`]; [`identity`]; [`journal`]; [`upstream`]; [`dedup`], the
+//! heart; [`net`] and [`admin`]; [`server`], where all is wired; [`sink`] and
+//! [`demo`]; [`cli`]. ARCHITECTURE.md tells the life of a message through them.
 
+pub mod admin;
 pub mod cli;
 pub mod clock;
 pub mod config;
@@ -17,6 +18,7 @@ pub mod escape;
 pub mod identity;
 pub mod journal;
 pub mod message;
+pub mod metrics;
 pub mod net;
 pub mod server;
 pub mod sink;

@@ -4,17 +4,20 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::net::{TcpListener, TcpSocket};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::admin::{self, AdminFault, Desk};
 use crate::clock::{Clock, SystemClock};
-use crate::config::{self, Config};
+use crate::config::{self, AddressFrom, Config};
 use crate::dedup::{Heart, Services};
 use crate::journal::Journal;
 use crate::message::Budget;
+use crate::metrics::{Metrics, TimedStore};
 use crate::net::{Live, Shared, gate::Gate, listener};
 use crate::store::memory::MemoryStore;
 use crate::store::record::Record;
@@ -58,6 +61,24 @@ pub fn bind(config: &Config) -> io::Result<Vec<Bound>> {
     Ok(bound)
 }
 
+/// Takes the admin address, where there is to be one. The default one is done
+/// without when it can't be had, and the log says so.
+///
+/// # Errors
+/// When an address that was written can't be had, or its token file neither be
+/// read nor be made.
+pub fn bind_admin(config: &Config) -> Result<Option<admin::Bound>, AdminFault> {
+    let Some(admin) = &config.admin else { return Ok(None) };
+    match (admin::Bound::new(admin, listen), admin.address_from) {
+        (Ok(bound), _) => Ok(Some(bound)),
+        (Err(fault), AddressFrom::Operator) => Err(fault),
+        (Err(fault), AddressFrom::Default) => {
+            tracing::warn!(%fault, "starting without an admin address");
+            Ok(None)
+        }
+    }
+}
+
 fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
     socket.set_reuseaddr(true)?;
@@ -68,10 +89,20 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     socket.listen(BACKLOG)
 }
 
+/// How often what was decided is added to the counts of the store.
+const FLUSH: Duration = Duration::from_secs(1);
+
+/// How long nothing may be heard of the upstream before it is probed.
+const PROBE: Duration = Duration::from_secs(10);
+
 /// A running proxy.
 pub struct Server {
     shared: Arc<Shared>,
     store: Arc<dyn Store>,
+    journal: Journal,
+    metrics: Arc<Metrics>,
+    clock: Arc<dyn Clock>,
+    admin: Option<admin::Running>,
     connections: TaskTracker,
     helpers: TaskTracker,
     config: Config,
@@ -96,14 +127,16 @@ impl Server {
         doubts: &[Record],
     ) -> Result<Self, getrandom::Error> {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        let heart =
-            Heart::new(store.clone(), Journal::new(config.log.redact), clock.clone(), getrandom::u64()?);
+        let metrics = Metrics::new();
+        let store: Arc<dyn Store> = Arc::new(TimedStore::new(store, metrics.clone()));
+        let journal = Journal::new(config.log.redact, metrics.clone());
+        let heart = Heart::new(store.clone(), journal.clone(), clock.clone(), getrandom::u64()?);
         for record in doubts {
             heart.found_in_doubt(record);
         }
         let shared = Arc::new(Shared {
             heart,
-            live: ArcSwap::from_pointee(live(&config)),
+            live: ArcSwap::from_pointee(live(&config, &metrics)),
             budget: Budget::new(config.limits.in_memory_total),
             gate: Arc::new(Gate::default()),
             closing: CancellationToken::new(),
@@ -114,10 +147,25 @@ impl Server {
         }
         let helpers = TaskTracker::new();
         let closing = shared.closing.clone();
-        let sweep = sweeper::sweep_forever(store.clone(), clock);
+        let sweep = sweeper::sweep_forever(store.clone(), clock.clone());
         helpers.spawn(async move { closing.run_until_cancelled(sweep).await });
         helpers.spawn(close_idle_upstreams(shared.clone()));
-        Ok(Self { shared, store, connections, helpers, config })
+        helpers.spawn(flush_counts(shared.clone(), journal.clone(), store.clone()));
+        Ok(Self { shared, store, journal, metrics, clock, admin: None, connections, helpers, config })
+    }
+
+    /// Serves the admin address, and from now on probes the upstream when no
+    /// mail tells whether it is there.
+    pub fn serve_admin(&mut self, bound: admin::Bound) {
+        let desk = Desk {
+            store: self.store.clone(),
+            journal: self.journal.clone(),
+            metrics: self.metrics.clone(),
+            clock: self.clock.clone(),
+            proxy: self.shared.clone(),
+        };
+        self.admin = Some(bound.serve(desk));
+        self.helpers.spawn(probe_upstream(self.shared.clone()));
     }
 
     /// Applies a new configuration; the addresses of listeners and the store
@@ -135,13 +183,14 @@ impl Server {
         for (differs, what) in [
             (new.store != self.config.store, "the store"),
             (new.log != self.config.log, "the log"),
+            (new.admin != self.config.admin, "the admin address or its token file"),
             (new.limits.in_memory_total != self.config.limits.in_memory_total, "limits.in_memory_total"),
         ] {
             if differs {
                 tracing::warn!("{what} changes only with a restart");
             }
         }
-        let old = self.shared.live.swap(Arc::new(live(&new)));
+        let old = self.shared.live.swap(Arc::new(live(&new, &self.metrics)));
         self.helpers.spawn(async move { old.services.upstream.close().await });
         self.config = new;
         tracing::info!("the configuration was read again");
@@ -161,6 +210,12 @@ impl Server {
             }
             () = at_once.cancelled() => tracing::warn!("ending at once"),
         }
+        if let Some(admin) = self.admin {
+            admin.stop().await;
+        }
+        if let Err(fault) = self.journal.flush(&*self.store, self.clock.now()).await {
+            tracing::warn!(%fault, "the last figures of stats could not be written");
+        }
         self.shared.live.load().services.upstream.close().await;
         if let Err(fault) = self.store.close().await {
             tracing::error!(%fault, "the store could not be closed");
@@ -168,7 +223,7 @@ impl Server {
     }
 }
 
-fn live(config: &Config) -> Live {
+fn live(config: &Config, metrics: &Arc<Metrics>) -> Live {
     for warning in config.warnings() {
         tracing::warn!("{warning}");
     }
@@ -177,7 +232,7 @@ fn live(config: &Config) -> Live {
         dedup: config.dedup.clone(),
         rules: config.rules.clone(),
         tenant_cap: config.limits.max_claims_per_tenant,
-        upstream: Upstream::new(config.upstream.clone(), config.hostname.clone()),
+        upstream: Upstream::measured(config.upstream.clone(), config.hostname.clone(), metrics.clone()),
         received_header: config.upstream.received_header,
         idempotency_header: config.upstream.idempotency_header.clone(),
     };
@@ -186,9 +241,51 @@ fn live(config: &Config) -> Live {
 
 /// Lets go of upstream connections that nobody has needed for a while.
 async fn close_idle_upstreams(shared: Arc<Shared>) {
-    let mut tick = tokio::time::interval(std::time::Duration::from_secs(1));
+    let mut tick = tokio::time::interval(Duration::from_secs(1));
     while shared.closing.run_until_cancelled(tick.tick()).await.is_some() {
         let services = shared.live.load().services.clone();
         services.upstream.close_idle().await;
+    }
+}
+
+impl admin::Proxy for Shared {
+    fn sessions(&self) -> usize {
+        self.gate.len()
+    }
+
+    fn upstream(&self) -> Upstream {
+        self.live.load().services.upstream.clone()
+    }
+
+    fn is_closing(&self) -> bool {
+        self.closing.is_cancelled()
+    }
+}
+
+/// Adds what was decided to the counts of the store.
+async fn flush_counts(shared: Arc<Shared>, journal: Journal, store: Arc<dyn Store>) {
+    let mut tick = tokio::time::interval(FLUSH);
+    let mut failing = false;
+    while shared.closing.run_until_cancelled(tick.tick()).await.is_some() {
+        let flushed = journal.flush(&*store, shared.heart.now()).await;
+        if let Err(fault) = &flushed
+            && !failing
+        {
+            tracing::warn!(%fault, "the figures of stats can't be written; they are kept in memory");
+        }
+        failing = flushed.is_err();
+    }
+}
+
+/// Keeps the answer to "is the upstream there?" fresh.
+async fn probe_upstream(shared: Arc<Shared>) {
+    let mut tick = tokio::time::interval(Duration::from_secs(1));
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    while shared.closing.run_until_cancelled(tick.tick()).await.is_some() {
+        let upstream = shared.live.load().services.upstream.clone();
+        let probe = upstream.probe_if_silent(PROBE);
+        if shared.closing.run_until_cancelled(probe).await.is_none() {
+            return;
+        }
     }
 }

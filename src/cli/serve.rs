@@ -4,6 +4,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use super::{CliFault, ConfigArgs, runtime};
+use crate::admin;
 use crate::journal::log;
 use crate::server::{self, Bound, Server};
 
@@ -20,28 +21,29 @@ pub struct ServeArgs {
 pub fn run(args: &ServeArgs) -> Result<(), CliFault> {
     let config = args.config.load()?;
     let _log = log::init(&config.log).map_err(|fault| CliFault::Failed(fault.to_string()))?;
-    if let Some(address) = &config.admin {
-        tracing::warn!(
-            address,
-            "admin.address is not served by this version; the log tells what was decided"
-        );
-    }
     let (store, doubts) = server::open_store(&config.store)?;
     runtime()?.block_on(async {
         let bound = server::bind(&config)?;
+        let admin = server::bind_admin(&config).map_err(|fault| CliFault::Failed(fault.to_string()))?;
         let mut signals = Signals::listen()?;
-        announce(&bound)?;
-        let server = Server::start(config, bound, store, &doubts)
+        announce(&bound, admin.as_ref())?;
+        let mut server = Server::start(config, bound, store, &doubts)
             .map_err(|error| CliFault::Failed(format!("no random number to be had: {error}")))?;
+        if let Some(admin) = admin {
+            server.serve_admin(admin);
+        }
         super::print(b"ready\n")?;
         attend(server, &mut signals, &args.config).await;
         Ok(())
     })
 }
 
-fn announce(bound: &[Bound]) -> Result<(), CliFault> {
+fn announce(bound: &[Bound], admin: Option<&admin::Bound>) -> Result<(), CliFault> {
     for (socket, name) in bound {
         super::print(format!("listening on {} ({name})\n", socket.local_addr()?).as_bytes())?;
+    }
+    if let Some(admin) = admin {
+        super::print(format!("listening on {} (admin)\n", admin.local_addr()?).as_bytes())?;
     }
     Ok(())
 }

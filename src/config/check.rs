@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::section::Section;
 use super::values::{covers_the_world, format_duration};
-use super::{Dedup, Limits, Listener, Rule, Strategy};
+use super::{AddressFrom, Admin, Dedup, Limits, Listener, Rule, Strategy};
 
 /// A listener must not be an open relay, nor stand twice.
 pub(super) fn listener(section: &Section<'_>, listener: &Listener, earlier: &[Listener]) {
@@ -31,6 +31,19 @@ pub(super) fn listener(section: &Section<'_>, listener: &Listener, earlier: &[Li
 /// Port 0 takes a free port, so it never collides.
 fn collide(one: SocketAddr, other: SocketAddr) -> bool {
     one == other && one.port() != 0
+}
+
+/// The admin address is one of its own. The default one gives way where it is
+/// served, like to any other program that has it.
+pub(super) fn admin(section: &Section<'_>, admin: Option<&Admin>, listeners: &[Listener]) {
+    let Some(admin) = admin.filter(|admin| admin.address_from == AddressFrom::Operator) else { return };
+    if let Some(listener) = listeners.iter().find(|listener| collide(listener.address, admin.address)) {
+        let what = format!(
+            "{} is taken by the listener {:?}; give each an address of its own",
+            admin.address, listener.name
+        );
+        section.fault("address", &what);
+    }
 }
 
 /// Windows must fit under their cap, and strategies need their headers.

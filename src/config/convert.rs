@@ -35,11 +35,6 @@ pub(super) fn text(node: &Node) -> Converted<String> {
     as_text(node).map_or_else(|| no(node, "a text", "it between quotes"), |text| Ok(text.to_owned()))
 }
 
-/// A text where the empty one stands for nothing.
-pub(super) fn optional_text(node: &Node) -> Converted<Option<String>> {
-    text(node).map(|text| Some(text).filter(|text| !text.is_empty()))
-}
-
 /// Whether the value is this text.
 pub(super) fn is_text(node: &Node, wanted: &str) -> bool {
     as_text(node) == Some(wanted)
@@ -186,6 +181,16 @@ pub(super) fn network(node: &Node) -> Converted<IpNet> {
 pub(super) fn socket_address(node: &Node) -> Converted<SocketAddr> {
     let address = as_text(node).and_then(|text| text.parse().ok());
     address.map_or_else(|| no(node, "an address with a port", "127.0.0.1:2525 or [::1]:2525"), Ok)
+}
+
+/// The same where the empty text stands for none.
+pub(super) fn optional_address(node: &Node) -> Converted<Option<SocketAddr>> {
+    if is_text(node, "") {
+        return Ok(None);
+    }
+    let address = as_text(node).and_then(|text| text.parse().ok());
+    let none = || no(node, "an address with a port", "127.0.0.1:9925 or [::1]:9925, or \"\" for none");
+    address.map_or_else(none, |address| Ok(Some(address)))
 }
 
 /// An address to connect to.

@@ -9,14 +9,14 @@ mod dedup;
 use super::check;
 use super::convert::{
     boolean, choice, count, domain, duration, host_and_port, is_false, is_text, list_of, name, network,
-    one_or_more, optional_header, optional_path, optional_text, path, positive_duration, size,
+    one_or_more, optional_address, optional_header, optional_path, path, positive_duration, size,
     socket_address, some_of, text,
 };
 use super::section::{ConfigFault, Problem, Reader, Section};
 use super::tree::{self, Origin};
 use super::{
-    BareNewlines, Config, Limits, Listener, Log, LogFormat, LogLevel, Redact, Store, Upstream,
-    UpstreamTimeouts, values,
+    AddressFrom, Admin, BareNewlines, Config, Limits, Listener, Log, LogFormat, LogLevel, Redact, Store,
+    Upstream, UpstreamTimeouts, values,
 };
 
 const MINUTE: u64 = 60;
@@ -70,19 +70,20 @@ pub(super) fn parse_with(
 }
 
 fn read(root: Section<'_>) -> Config {
+    let listeners = listeners(&root);
     let mut config = Config {
         hostname: root
             .get("hostname", None, |node| domain(node).map(Some))
             .unwrap_or_else(values::machine_name),
         drain: root.get("drain", Duration::from_secs(30), duration),
-        listeners: listeners(&root),
         upstream: upstream(root.table("upstream")),
         store: store(root.table("store")),
         dedup: dedup::dedup(root.table("dedup")),
         rules: Vec::new(),
         limits: limits(root.table("limits")),
         log: log(root.table("log")),
-        admin: admin(root.table("admin")),
+        admin: admin(root.table("admin"), &listeners),
+        listeners,
     };
     config.rules = dedup::rules(&root, &config.dedup);
     root.close();
@@ -214,10 +215,13 @@ fn log(section: Section<'_>) -> Log {
     log
 }
 
-/// Only looks on, so a file that names it may be served without it.
-fn admin(section: Section<'_>) -> Option<String> {
-    let address = section.get("address", None, optional_text);
-    section.get("token_file", None, optional_text);
+fn admin(section: Section<'_>, listeners: &[Listener]) -> Option<Admin> {
+    let default = SocketAddr::from(([127, 0, 0, 1], 9925));
+    let address = section.get("address", Some(default), optional_address);
+    let token_file = section.get("token_file", "data/admin.token".into(), path);
+    let address_from = if section.has("address") { AddressFrom::Operator } else { AddressFrom::Default };
+    let admin = address.map(|address| Admin { address, address_from, token_file });
+    check::admin(&section, admin.as_ref(), listeners);
     section.close();
-    address
+    admin
 }

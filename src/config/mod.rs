@@ -50,8 +50,8 @@ pub struct Config {
     pub log: Log,
     /// How long attempts under way may go on after SIGTERM.
     pub drain: Duration,
-    /// The admin address that was asked for; this version does not serve it.
-    pub admin: Option<String>,
+    /// Where operators and their tools ask; `None` when that is turned off.
+    pub admin: Option<Admin>,
 }
 
 /// One `[[listener]]`.
@@ -99,6 +99,27 @@ pub struct UpstreamTimeouts {
     pub block: Duration,
     /// The reply after the final dot. Default 10 min.
     pub completion: Duration,
+}
+
+/// `[admin]`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Admin {
+    /// Where it listens; port 0 takes a free one.
+    pub address: SocketAddr,
+    /// Where that address comes from.
+    pub address_from: AddressFrom,
+    /// The file with the token that requests must bring; made at first start.
+    pub token_file: PathBuf,
+}
+
+/// Where an address comes from: one that somebody asked for must be had, one
+/// that nobody did may be taken by another proxy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AddressFrom {
+    /// Nothing was written.
+    Default,
+    /// The file or the environment.
+    Operator,
 }
 
 /// `[store]`.

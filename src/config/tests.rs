@@ -59,9 +59,6 @@ fn the_example_shows_every_key_that_this_version_takes() {
         "upstream.password",
         "upstream.password_file",
         "store.url",
-        "admin",
-        "admin.address",
-        "admin.token_file",
     ];
     let known = reader.known();
     assert!(known.len() > 60, "{known:?}");
@@ -302,6 +299,34 @@ fn an_open_relay_does_not_start() {
 }
 
 #[test]
+fn the_admin_address_is_taken_by_default_and_insisted_on_when_written() {
+    let admin = |text: &str| parse(&format!("{UPSTREAM}{text}")).unwrap().admin;
+    let address = SocketAddr::from(([127, 0, 0, 1], 9925));
+    let token_file = PathBuf::from("data/admin.token");
+    let default = Admin { address, address_from: AddressFrom::Default, token_file };
+    assert_eq!(admin(""), Some(default.clone()));
+    assert_eq!(admin("[admin]"), Some(default.clone()));
+    let written = Admin { address_from: AddressFrom::Operator, ..default };
+    assert_eq!(admin("[admin]\naddress = \"127.0.0.1:9925\""), Some(written.clone()));
+    let by_variable = parse_env(UPSTREAM, &[("MAILONCE_ADMIN__ADDRESS", "127.0.0.1:9925")]).unwrap();
+    assert_eq!(by_variable.admin, Some(written));
+    assert_eq!(admin("[admin]\naddress = \"\""), None);
+    assert_eq!(
+        faults("[admin]\naddress = \"localhost\""),
+        "m.toml:2: admin.address: \"localhost\" is not an address with a port; write 127.0.0.1:9925 or [::1]:9925, or \
+         \"\" for none"
+    );
+    assert_eq!(
+        faults("[admin]\naddress = \"127.0.0.1:2525\""),
+        "m.toml:2: admin.address: 127.0.0.1:2525 is taken by the listener \"submission\"; give each an address of its own"
+    );
+    assert_eq!(
+        admin("[[listener]]\naddress = \"127.0.0.1:9925\"").unwrap().address_from,
+        AddressFrom::Default
+    );
+}
+
+#[test]
 fn keys_of_later_versions_are_taken_only_while_they_are_off() {
     let off = "[[listener]]\ntls = \"off\"\nrequire_tls = false\nauth = \"off\"\nproxy_protocol = false\n\
                proxy_from = []\ncertificate = \"certs/server.pem\"\nprivate_key = \"k\"\nclient_ca = \"\"\nusers = \"u\"\n\
@@ -309,8 +334,6 @@ fn keys_of_later_versions_are_taken_only_while_they_are_off() {
                password_file = \"\"\n[store]\nurl = \"\"\n\
                [admin]\naddress = \"\"\ntoken_file = \"data/admin.token\"\n";
     assert_eq!(parse(off).unwrap().admin, None);
-    let on = off.replace("address = \"\"", "address = \"127.0.0.1:9925\"");
-    assert_eq!(parse(&on).unwrap().admin.as_deref(), Some("127.0.0.1:9925"), "it only looks on");
     let cases = [
         ("[[listener]]\ntls = \"starttls\"", "m.toml:2: listener.tls", "\"off\""),
         ("[[listener]]\nrequire_tls = true", "m.toml:2: listener.require_tls", "false"),

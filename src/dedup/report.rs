@@ -72,6 +72,7 @@ impl Heart {
         started: Instant,
     ) {
         let Message { source, envelope, content, headers, .. } = message;
+        self.journal.received(content.len());
         let message_id = headers.first("message-id");
         let context = Arc::new(context(source, &identity.tenant, envelope, content.len(), message_id));
         let key = identity.key();

@@ -2,10 +2,9 @@
 
 use std::cell::OnceCell;
 
-use mail_parser::MessageParser;
-
 use crate::config::{Glob, Match, Rule};
 use crate::message::Headers;
+use crate::message::decode;
 use crate::smtp::address::Path;
 use crate::smtp::envelope::Envelope;
 
@@ -35,7 +34,9 @@ impl<'a> Facts<'a> {
     }
 
     fn subjects(&self) -> &[String] {
-        self.subjects.get_or_init(|| self.headers.values("subject").map(|value| decoded(&value)).collect())
+        self.subjects.get_or_init(|| {
+            self.headers.values("subject").map(|value| decode::unstructured(value.as_bytes())).collect()
+        })
     }
 }
 
@@ -80,13 +81,6 @@ fn field(name: &str, globs: &[Glob], facts: &Facts<'_>) -> bool {
         return facts.subjects().iter().any(meant);
     }
     facts.headers.values(name).any(|value| meant(&value))
-}
-
-/// A Subject with its encoded words read (RFC 2047).
-fn decoded(value: &str) -> String {
-    let field = format!("Subject: {value}\r\n\r\n");
-    let parsed = MessageParser::default().parse_headers(field.as_bytes());
-    parsed.and_then(|parsed| parsed.subject().map(str::to_owned)).unwrap_or_else(|| value.to_owned())
 }
 
 #[cfg(test)]

@@ -35,26 +35,36 @@ where
         mut writer: Writer<'_>,
         event: &Event<'_>,
     ) -> fmt::Result {
-        let mut line = Line { json: self.json, fields: String::with_capacity(512), ..Line::default() };
+        let metadata = event.metadata();
+        let mut line = Line {
+            of_decision: metadata.target() == super::TARGET,
+            at: None,
+            message: None,
+            fields: Fields::new(self.json),
+        };
         event.record(&mut line);
-        let at = line.at.unwrap_or_else(|| self.clock.now()).to_rfc3339();
-        let level = event.metadata().level();
+        let at = line.at.unwrap_or_else(|| self.clock.now());
+        let (level, message) = (*metadata.level(), line.message.as_deref());
         if self.json {
-            write_json(&mut writer, &line, &at, *level)
+            writeln!(writer, "{}", json_object(at, level, message, &line.fields))
         } else {
-            self.write_text(&mut writer, &line, &at, *level)
+            self.write_text(&mut writer, &line, &at.to_rfc3339(), level)
         }
     }
 }
 
-fn write_json(writer: &mut Writer<'_>, line: &Line, at: &str, level: Level) -> fmt::Result {
-    let mut message = String::new();
-    if let Some(text) = &line.message {
-        message.push_str(",\"message\":");
-        push_json(&mut message, text);
+/// What one line of the log is in JSON, without its end.
+pub(super) fn json_object(at: Timestamp, level: Level, message: Option<&str>, fields: &Fields) -> String {
+    let mut out = String::with_capacity(fields.text.len() + 128);
+    // Writing to a String can't fail.
+    let _ = write!(out, "{{\"timestamp\":\"{}\",\"level\":\"{}\"", at.to_rfc3339(), level_name(level));
+    if let Some(text) = message {
+        out.push_str(",\"message\":");
+        push_json(&mut out, text);
     }
-    let level = level_name(level);
-    writeln!(writer, "{{\"timestamp\":\"{at}\",\"level\":\"{level}\"{message}{}}}", line.fields)
+    out.push_str(&fields.text);
+    out.push('}');
+    out
 }
 
 impl LineFormat {
@@ -68,7 +78,7 @@ impl LineFormat {
         if let Some(message) = &line.message {
             write!(writer, " {}", for_terminal(message))?;
         }
-        writeln!(writer, "{}", line.fields)
+        writeln!(writer, "{}", line.fields.text)
     }
 }
 
@@ -82,43 +92,61 @@ fn level_name(level: Level) -> &'static str {
     }
 }
 
-/// Collects the fields of one event, ready to be written.
-#[derive(Default)]
-struct Line {
+/// Named values in the form of a line. Those that are `None` are left out.
+pub(super) struct Fields {
     json: bool,
-    at: Option<Timestamp>,
-    message: Option<String>,
-    fields: String,
+    pub(super) text: String,
 }
 
-impl Line {
-    fn name(&mut self, field: &Field) {
+impl Fields {
+    pub(super) fn new(json: bool) -> Self {
+        Self { json, text: String::with_capacity(512) }
+    }
+
+    fn name(&mut self, name: &str) {
         if self.json {
-            self.fields.push(',');
-            push_json(&mut self.fields, field.name());
-            self.fields.push(':');
+            self.text.push(',');
+            push_json(&mut self.text, name);
+            self.text.push(':');
         } else {
-            self.fields.push(' ');
-            self.fields.push_str(field.name());
-            self.fields.push('=');
+            self.text.push(' ');
+            self.text.push_str(name);
+            self.text.push('=');
         }
     }
 
     /// A value that is the same in both formats.
-    fn plain(&mut self, field: &Field, value: impl fmt::Display) {
-        self.name(field);
-        // Writing to a String can't fail.
-        let _ = write!(self.fields, "{value}");
+    pub(super) fn plain(&mut self, name: &str, value: Option<impl fmt::Display>) {
+        if let Some(value) = value {
+            self.name(name);
+            // Writing to a String can't fail.
+            let _ = write!(self.text, "{value}");
+        }
     }
 
+    pub(super) fn text(&mut self, name: &str, value: Option<&str>) {
+        let Some(value) = value else { return };
+        self.name(name);
+        let value = cut(value);
+        if self.json { push_json(&mut self.text, &value) } else { push_text(&mut self.text, &value) }
+    }
+}
+
+/// Collects the fields of one event, ready to be written.
+struct Line {
+    of_decision: bool,
+    at: Option<Timestamp>,
+    message: Option<String>,
+    fields: Fields,
+}
+
+impl Line {
     fn text(&mut self, field: &Field, text: &str) {
         if field.name() == "message" {
             self.message = Some(text.to_owned());
-            return;
+        } else {
+            self.fields.text(field.name(), Some(text));
         }
-        self.name(field);
-        let text = cut(text);
-        if self.json { push_json(&mut self.fields, &text) } else { push_text(&mut self.fields, &text) }
     }
 }
 
@@ -140,21 +168,25 @@ impl Visit for Line {
         if field.name() == "timestamp" {
             self.at = Some(Timestamp::from_millis(value));
         } else {
-            self.plain(field, value);
+            self.fields.plain(field.name(), Some(value));
         }
     }
 
     fn record_i64(&mut self, field: &Field, value: i64) {
-        self.plain(field, value);
+        self.fields.plain(field.name(), Some(value));
     }
 
     fn record_bool(&mut self, field: &Field, value: bool) {
-        self.plain(field, value);
+        self.fields.plain(field.name(), Some(value));
     }
 
     fn record_f64(&mut self, field: &Field, value: f64) {
         // JSON has no word for infinity.
-        if value.is_finite() { self.plain(field, value) } else { self.text(field, &value.to_string()) }
+        if value.is_finite() {
+            self.fields.plain(field.name(), Some(value))
+        } else {
+            self.text(field, &value.to_string())
+        }
     }
 
     fn record_error(&mut self, field: &Field, value: &(dyn std::error::Error + 'static)) {
@@ -162,6 +194,11 @@ impl Visit for Line {
     }
 
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        self.text(field, &format!("{value:?}"));
+        match (self.of_decision, self.fields.json) {
+            // A decision brings its fields along, in either form.
+            (true, true) => self.fields.text.push_str(&format!("{value:?}")),
+            (true, false) => self.fields.text.push_str(&format!("{value:#?}")),
+            (false, _) => self.text(field, &format!("{value:?}")),
+        }
     }
 }

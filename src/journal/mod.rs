@@ -1,13 +1,16 @@
 //! The journal: what was decided for each recipient, one line each.
 //!
-//! A [`Decision`] is one value; the log line is written from it, and whatever
-//! else wants to know of decisions takes the same value.
+//! A [`Decision`] is one value, which feeds the log, the metrics, the figures
+//! of `stats`, and everybody who follows decisions as they are made.
 
 pub use crate::escape;
+mod follow;
 mod format;
 pub mod log;
 mod queue;
 mod redact;
+mod render;
+mod tally;
 #[cfg(test)]
 mod tests;
 
@@ -17,8 +20,14 @@ use tracing::Level;
 
 use crate::clock::Timestamp;
 use crate::config::Redact;
+use crate::metrics::Metrics;
 use crate::smtp::reply::Reply;
-use crate::store::ClaimId;
+use crate::store::{ClaimId, Store, StoreFault};
+
+use follow::Followers;
+pub use follow::{Event, Follower, Lagged};
+use render::Rendering;
+use tally::Tallies;
 
 /// What all recipients of a message share.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -141,6 +150,32 @@ pub enum DecisionOutcome {
 }
 
 impl DecisionOutcome {
+    /// Every outcome.
+    pub const ALL: [Self; 17] = [
+        Self::Relayed,
+        Self::Duplicate,
+        Self::Conflict,
+        Self::InFlightTimeout,
+        Self::Deferred,
+        Self::Refused,
+        Self::InDoubt,
+        Self::Held,
+        Self::Unkeyed,
+        Self::ObservedDuplicate,
+        Self::ObservedConflict,
+        Self::ObservedBadKey,
+        Self::Unclaimed,
+        Self::BadKey,
+        Self::Rejected,
+        Self::StoreFailure,
+        Self::Aborted,
+    ];
+
+    /// The outcome that [`Self::as_str`] writes so.
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|outcome| outcome.as_str() == name)
+    }
+
     /// As logs and metrics write it.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -167,75 +202,102 @@ impl DecisionOutcome {
     /// The level of its line: a warning where somebody should look.
     pub fn level(self) -> Level {
         match self {
-            DecisionOutcome::InDoubt | DecisionOutcome::Conflict | DecisionOutcome::StoreFailure => {
-                Level::WARN
-            }
+            DecisionOutcome::InDoubt
+            | DecisionOutcome::Conflict
+            | DecisionOutcome::ObservedConflict
+            | DecisionOutcome::StoreFailure => Level::WARN,
             _ => Level::INFO,
         }
     }
 }
 
-/// Where decisions go.
-#[derive(Clone, Copy, Debug)]
+/// What the events of decisions are known by among all events of the program.
+const TARGET: &str = "mailonce::journal";
+
+/// Where decisions go. Clones share everything.
+#[derive(Clone, Debug)]
 pub struct Journal {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
     redact: Redact,
+    metrics: Arc<Metrics>,
+    tallies: Tallies,
+    followers: Followers,
 }
 
 /// The level of a tracing event is fixed where it stands, so there is one for
-/// each level. Fields that are `None` are left out.
+/// each level.
 macro_rules! emit {
-    ($level:expr, $decision:ident, $shown:ident) => {
+    ($level:expr, $decision:ident, $rendering:ident) => {
         tracing::event!(
-            target: "mailonce::journal",
+            target: TARGET,
             $level,
             timestamp = $decision.at.as_millis(),
-            event = "message",
-            session = some(&$decision.context.session),
-            tenant = some(&$decision.context.tenant),
-            listener = some(&$decision.context.listener),
-            client = some(&$decision.context.client),
-            from = &*$shown.from,
-            to = &*$shown.to,
-            outcome = $decision.outcome.as_str(),
-            strategy = $decision.strategy,
-            key = $shown.key.as_deref(),
-            claim = $decision.claim.map(|claim| claim.short()).as_deref(),
-            rule = $decision.rule.as_deref().and_then(some),
-            reply = $shown.reply.as_deref(),
-            upstream = $decision.upstream.as_deref().and_then(some),
-            size = $decision.context.size,
-            message_id = $shown.message_id.as_deref(),
-            attempt = $decision.attempt,
-            first_seen = $decision.first_seen.map(Timestamp::to_rfc3339).as_deref(),
-            upstream_ms = $decision.upstream_ms,
-            total_ms = $decision.total_ms,
+            decision = ?$rendering,
         )
     };
 }
 
 impl Journal {
-    /// A journal that hides what it is told to.
-    pub fn new(redact: Redact) -> Self {
-        Self { redact }
+    /// A journal that hides what it is told to, in the log and from followers.
+    pub fn new(redact: Redact, metrics: Arc<Metrics>) -> Self {
+        for outcome in DecisionOutcome::ALL {
+            metrics.expect_outcome(outcome.as_str());
+        }
+        let (tallies, followers) = (Tallies::default(), Followers::default());
+        Self { shared: Arc::new(Shared { redact, metrics, tallies, followers }) }
     }
 
-    /// Writes a decision down. Never fails and never waits for a disk.
+    /// Writes a decision down. Never fails and never waits, neither for a disk
+    /// nor for a reader.
     pub fn record(&self, decision: &Decision) {
+        let Shared { redact, metrics, tallies, followers } = &*self.shared;
+        let rule = decision.rule.as_deref().unwrap_or_default();
+        metrics.decided(decision.outcome.as_str(), decision.strategy.unwrap_or_default(), rule);
+        tallies.add(decision);
         let warning = decision.outcome.level() == Level::WARN;
-        // Hiding costs hashes; spare them where nobody listens.
-        let heard = match warning {
-            true => tracing::enabled!(target: "mailonce::journal", Level::WARN),
-            false => tracing::enabled!(target: "mailonce::journal", Level::INFO),
+        let logged = match warning {
+            true => tracing::enabled!(target: TARGET, Level::WARN),
+            false => tracing::enabled!(target: TARGET, Level::INFO),
         };
-        if !heard {
+        let followed = followers.any();
+        // Hiding costs hashes; spare them where nobody listens.
+        if !logged && !followed {
             return;
         }
-        let shown = redact::shown(decision, self.redact);
-        if warning {
-            emit!(Level::WARN, decision, shown);
-        } else {
-            emit!(Level::INFO, decision, shown);
+        let rendering = Rendering::new(decision, *redact);
+        match (logged, warning) {
+            (false, _) => {}
+            (true, true) => emit!(Level::WARN, decision, rendering),
+            (true, false) => emit!(Level::INFO, decision, rendering),
         }
+        if followed {
+            followers.tell(rendering.event());
+        }
+    }
+
+    /// Notes that a message was received whole.
+    pub fn received(&self, octets: u64) {
+        self.shared.metrics.received(octets);
+    }
+
+    /// Follows every decision from now on.
+    pub fn follow(&self) -> Follower {
+        self.shared.followers.join()
+    }
+
+    /// Adds what was decided so far to the counts of the store: whoever reads
+    /// them afterwards sees all of it. Must run to its end: when it is dropped
+    /// on the way, a part may be lost.
+    ///
+    /// # Errors
+    /// What is wrong with the store; the counts are brought again with the next
+    /// call.
+    pub async fn flush(&self, store: &dyn Store, now: Timestamp) -> Result<(), StoreFault> {
+        self.shared.tallies.flush(store, now).await
     }
 }
 

@@ -41,6 +41,10 @@ fn logged(json: bool, act: impl FnOnce()) -> String {
     logged_at(LevelFilter::INFO, json, act)
 }
 
+fn journal(redact: Redact) -> Journal {
+    Journal::new(redact, Metrics::new())
+}
+
 fn decision() -> Decision {
     let context = Context {
         session: "7f3a".into(),
@@ -82,7 +86,7 @@ fn hostile() -> Decision {
 
 #[test]
 fn a_decision_in_json() {
-    let line = logged(true, || Journal::new(Redact::None).record(&decision()));
+    let line = logged(true, || journal(Redact::None).record(&decision()));
     let golden = "{\"timestamp\":\"2026-11-21T08:15:00.123Z\",\"level\":\"info\",\"event\":\"message\",\"session\":\"7f3a\",\
         \"tenant\":\"shop\",\"listener\":\"submission\",\"client\":\"127.0.0.1\",\"from\":\"shop@example.com\",\
         \"to\":\"Ann@example.com\",\"outcome\":\"relayed\",\"strategy\":\"header\",\"key\":\"order-7\",\
@@ -94,7 +98,7 @@ fn a_decision_in_json() {
 
 #[test]
 fn a_decision_in_text() {
-    let line = logged(false, || Journal::new(Redact::None).record(&decision()));
+    let line = logged(false, || journal(Redact::None).record(&decision()));
     let golden = "2026-11-21T08:15:00.123Z info  event=message session=7f3a tenant=shop listener=submission \
         client=127.0.0.1 from=shop@example.com to=Ann@example.com outcome=relayed strategy=header key=order-7 \
         claim=abababababababab rule=\"one-time codes\" reply=\"250 2.0.0 queued as 12\" \
@@ -105,7 +109,7 @@ fn a_decision_in_text() {
 
 #[test]
 fn hostile_values_stay_on_one_line_of_text() {
-    let line = logged(false, || Journal::new(Redact::None).record(&hostile()));
+    let line = logged(false, || journal(Redact::None).record(&hostile()));
     let golden = "2026-11-21T08:15:00.123Z warn  event=message from=\"a\\u{1b}[31m@b\" \
         to=\"\\u{202e}moc\\u{2028}\\u{e0041}@x\" outcome=conflict key=\"one\\ntwo\\r\\nlevel=error\" rule=\"'\" \
         reply=\"550 5.1.1 \\u{1b}]0;t\\u{7} \u{fffd}\" message_id=\"<x y=\\\"z\\\"\\\\>\"\n";
@@ -114,7 +118,7 @@ fn hostile_values_stay_on_one_line_of_text() {
 
 #[test]
 fn hostile_values_stay_on_one_line_of_json() {
-    let line = logged(true, || Journal::new(Redact::None).record(&hostile()));
+    let line = logged(true, || journal(Redact::None).record(&hostile()));
     let golden = "{\"timestamp\":\"2026-11-21T08:15:00.123Z\",\"level\":\"warn\",\"event\":\"message\",\
         \"from\":\"a\\u001b[31m@b\",\"to\":\"\\u202emoc\\u2028\\udb40\\udc41@x\",\"outcome\":\"conflict\",\
         \"key\":\"one\\ntwo\\r\\nlevel=error\",\"rule\":\"'\",\"reply\":\"550 5.1.1 \\u001b]0;t\\u0007 \u{fffd}\",\
@@ -142,11 +146,11 @@ fn other_lines_have_the_same_form() {
 
 #[test]
 fn the_level_holds_decisions_back() {
-    let act = || Journal::new(Redact::None).record(&decision());
+    let act = || journal(Redact::None).record(&decision());
     assert_eq!(logged_at(LevelFilter::WARN, true, act), "");
-    let act = || Journal::new(Redact::None).record(&hostile());
+    let act = || journal(Redact::None).record(&hostile());
     assert_eq!(logged_at(LevelFilter::WARN, true, act).lines().count(), 1);
-    let act = || Journal::new(Redact::None).record(&hostile());
+    let act = || journal(Redact::None).record(&hostile());
     assert_eq!(logged_at(LevelFilter::ERROR, true, act), "");
 }
 
@@ -156,7 +160,7 @@ fn redacted(redact: Redact, reply: &str) -> serde_json::Value {
         reply: Some(Reply::new(550, reply)),
         ..decision()
     };
-    let line = logged(true, || Journal::new(redact).record(&decision));
+    let line = logged(true, || journal(redact).record(&decision));
     serde_json::from_str(&line).unwrap()
 }
 
@@ -191,7 +195,7 @@ fn hiding_survives_odd_addresses() {
     for to in ["", "@", "postmaster", "\"a b\"@x", "é@ü", "İ@x", "a@b@c"] {
         let decision = Decision { reply: Some(Reply::new(550, format!("<{to}> İİ é no"))), ..decision() };
         let decision = Decision { to: to.into(), ..decision };
-        let line = logged(true, || Journal::new(Redact::Recipient).record(&decision));
+        let line = logged(true, || journal(Redact::Recipient).record(&decision));
         assert_eq!(line.lines().count(), 1, "{to}");
     }
 }
@@ -200,7 +204,65 @@ fn hiding_survives_odd_addresses() {
 fn over_long_values_are_cut_between_characters() {
     let context = Context { from: format!("x{}", "é".repeat(5000)), ..Context::default() };
     let decision = Decision::new(NOW, DecisionOutcome::Rejected, Arc::new(context), "");
-    let line = logged(true, || Journal::new(Redact::None).record(&decision));
+    let line = logged(true, || journal(Redact::None).record(&decision));
     let value: serde_json::Value = serde_json::from_str(&line).unwrap();
     assert_eq!(value["from"].as_str().unwrap().len(), 4095 + "…".len());
+}
+
+#[tokio::test]
+async fn a_follower_hears_exactly_what_is_logged_as_json() {
+    for redact in [Redact::None, Redact::Recipient, Redact::All] {
+        for decision in [decision(), hostile()] {
+            let journal = journal(redact);
+            let mut follower = journal.follow();
+            let line = logged(true, || journal.record(&decision));
+            let event = follower.next().await.unwrap().unwrap();
+            assert_eq!(format!("{}\n", event.json), line);
+            assert_eq!((event.outcome, &event.to), (decision.outcome, &decision.to));
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_follower_hears_what_the_log_is_too_quiet_for() {
+    let journal = journal(Redact::None);
+    let mut follower = journal.follow();
+    assert_eq!(logged_at(LevelFilter::ERROR, true, || journal.record(&decision())), "");
+    let event = follower.next().await.unwrap().unwrap();
+    assert!(event.json.contains("\"outcome\":\"relayed\""), "{}", event.json);
+}
+
+#[tokio::test]
+async fn a_follower_that_reads_nothing_holds_nobody_up_and_loses_its_place() {
+    let journal = journal(Redact::None);
+    let (mut stuck, mut quick) = (journal.follow(), journal.follow());
+    for _ in 0..5000 {
+        journal.record(&decision());
+        assert!(quick.next().await.unwrap().is_some());
+    }
+    assert_eq!(stuck.next().await, Err(Lagged));
+    drop((stuck, quick));
+    assert!(!journal.shared.followers.any());
+}
+
+#[test]
+fn outcomes_are_read_as_they_are_written() {
+    for outcome in DecisionOutcome::ALL {
+        assert_eq!(DecisionOutcome::parse(outcome.as_str()), Some(outcome));
+    }
+    assert_eq!(DecisionOutcome::parse("Relayed"), None);
+}
+
+#[test]
+fn a_decision_is_counted_though_nobody_logs_it() {
+    let metrics = Metrics::new();
+    let journal = Journal::new(Redact::None, metrics.clone());
+    journal.record(&decision());
+    let series =
+        "mailonce_messages_total{outcome=\"relayed\",strategy=\"header\",rule=\"one-time codes\"} 1\n";
+    let text = metrics.render(&crate::metrics::Reading::default());
+    assert!(text.contains(series), "{text}");
+    assert!(
+        text.contains("mailonce_messages_total{outcome=\"observed_bad_key\",strategy=\"\",rule=\"\"} 0\n")
+    );
 }

@@ -1,6 +1,7 @@
 //! The received message: its bytes, its header section, what it means, and
 //! what of it goes upstream.
 
+pub mod decode;
 pub mod edit;
 pub mod fingerprint;
 pub mod headers;

@@ -20,31 +20,33 @@
 //! [`OnConflict::Relay`]: crate::config::OnConflict::Relay
 
 mod backend;
+mod census;
 mod held;
 mod judge;
+mod listing;
+mod mend;
 mod recent;
+mod recovery;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
-pub use backend::Backend;
-use held::{Held, HeldClaims};
-use judge::{Verdict, begin, judge};
+pub use backend::{Backend, IdRange};
+use census::Figures;
+pub use census::Progress;
+use held::{Held, HeldClaims, Under};
+use judge::{begin, judge};
+pub use listing::MAX_SCAN;
 use recent::Recent;
 
-use super::record::MAX_ATTEMPTS;
+use super::record::{MAX_ATTEMPTS, key_mark};
 use super::{
-    Attempt, ClaimId, ClaimRequest, Claimed, Outcome, Query, Record, Settlement, Slot, State, StoreFault,
-    Token,
+    Attempt, ClaimId, ClaimRequest, Claimed, Outcome, Record, Settlement, Slot, State, StateName, StoreFault,
+    Token, counts,
 };
 use crate::clock::Timestamp;
 use crate::smtp::reply::Reply;
-
-/// The most records that one [`Ledger::list`] looks at, so that a reader can
-/// not hold up the claims. Also what a [`Query`] with `scan = 0` gets.
-pub const MAX_SCAN: usize = 1000;
 
 /// How long after its lease a pending claim is still kept for a holder who may
 /// yet come back. Only then does a sweep forget it.
@@ -53,7 +55,6 @@ const ABANDONED: Duration = Duration::from_secs(3600);
 /// Characters of a reply that an attempt keeps.
 const REPLY_CHARS: usize = 256;
 
-const ENDED: &str = "4.4.2 [IN-DOUBT] the proxy ended before the upstream's answer; it may have been sent";
 const TAKEN_OVER: &str =
     "4.4.2 [IN-DOUBT] another message took the key over before the upstream's answer; it may have been sent";
 
@@ -63,20 +64,14 @@ pub struct Ledger<B> {
     backend: B,
     held: HeldClaims,
     settled: Recent,
-}
-
-/// The record that stands for an id, unless expired, and the expiry entry of
-/// what the backend has for it, expired or not.
-struct Standing {
-    record: Option<Record>,
-    stale: Option<Timestamp>,
+    figures: Figures,
 }
 
 impl<B: Backend> Ledger<B> {
     /// The ledger over what `backend` holds. Call [`Ledger::recover`] next, or
     /// [`Ledger::load`] where it is only for reading.
     pub fn new(backend: B) -> Self {
-        Self { backend, held: HeldClaims::default(), settled: Recent::default() }
+        Self { backend, held: HeldClaims::default(), settled: Recent::default(), figures: Figures::default() }
     }
 
     /// What the ledger writes to.
@@ -107,32 +102,59 @@ impl<B: Backend> Ledger<B> {
     }
 
     fn claim_slot(&mut self, request: &ClaimRequest, slot: &Slot) -> Result<Claimed, StoreFault> {
-        let (id, at) = (&slot.id, request.at);
-        if self.held.lapsed(id, at) {
-            self.held.remove(id);
+        if self.held.lapsed(&slot.id, request.at) {
+            self.uncover(&slot.id);
         }
-        let Standing { record, stale } = self.standing(id, at)?;
-        let verdict = judge(record.as_ref(), slot, request.token);
-        let Some(record) = record else { return Ok(self.begin(request, slot, None, stale)) };
-        match verdict {
-            Verdict::New => self.claim_over(request, slot, record, stale),
-            Verdict::Settled { conflict } => {
-                Ok(Claimed::Settled { record: self.touch(record, at, true)?, conflict })
-            }
-            Verdict::InFlight { conflict } => {
-                Ok(Claimed::InFlight { record: self.touch(record, at, true)?, conflict })
-            }
-            Verdict::Conflict => Ok(Claimed::Conflict { record: self.touch(record, at, false)? }),
-        }
+        let Some(held) = self.held.get_mut(&slot.id) else { return self.claim_stored(request, slot) };
+        let verdict = judge(&held.record, slot, request.token);
+        let Some(touch) = verdict.touch() else { return self.claim_over(request, slot) };
+        held.record.touch(request.at, &slot.client, touch);
+        Ok(verdict.answer(held.record.clone()))
     }
 
-    fn standing(&self, id: &ClaimId, at: Timestamp) -> Result<Standing, StoreFault> {
-        if let Some(record) = self.held.get(id) {
-            return Ok(Standing { record: Some(record.clone()), stale: self.held.stale(id) });
+    /// Nobody holds the id.
+    fn claim_stored(&mut self, request: &ClaimRequest, slot: &Slot) -> Result<Claimed, StoreFault> {
+        let Some(mut record) = self.backend.get(&slot.id)? else {
+            let live = self.figures.of_tenant(&slot.tenant);
+            let full = request.tenant_cap.is_some_and(|cap| live >= cap);
+            return Ok(if full { Claimed::OverCap } else { self.begin(request, slot, None, None) });
+        };
+        if expired(&record, request.at) {
+            let under = Under::of(&record);
+            return Ok(self.begin(request, slot, None, Some(under)));
         }
-        let record = self.backend.get(id)?;
-        let stale = record.as_ref().and_then(indexed_expiry);
-        Ok(Standing { record: record.filter(|record| !expired(record, at)), stale })
+        let verdict = judge(&record, slot, request.token);
+        let Some(touch) = verdict.touch() else {
+            let under = Under::of(&record);
+            return Ok(self.begin(request, slot, Some(record), Some(under)));
+        };
+        record.touch(request.at, &slot.client, touch);
+        self.backend.put(&record)?;
+        Ok(verdict.answer(record))
+    }
+
+    /// What is held is to be the slot's: claimed again by its own token, or
+    /// taken over in a conflict.
+    fn claim_over(&mut self, request: &ClaimRequest, slot: &Slot) -> Result<Claimed, StoreFault> {
+        let id = &slot.id;
+        if self.held.is_pending(id, request.token) {
+            let under = self.uncover(id).and_then(|held| held.under);
+            let stored = self.backend.get(id)?.filter(|record| !expired(record, request.at));
+            return Ok(self.begin(request, slot, stored, under));
+        }
+        let Some(mut held) = self.held.get_mut(id).cloned() else { return self.claim_stored(request, slot) };
+        if matches!(held.record.state, State::Committing { .. }) {
+            // Fenced from here on for good, even if the new claim is given
+            // up: else nobody would be left to end this one.
+            end(&mut held.record, request.at, Outcome::InDoubt(Reply::new(451, TAKEN_OVER)));
+            self.write_end(&held, true)?;
+            self.lift(id);
+            held.under = Some(Under::of(&held.record));
+            self.figures.uncovered(id, held.under.as_ref());
+        } else {
+            self.uncover(id);
+        }
+        Ok(self.begin(request, slot, Some(held.record), held.under))
     }
 
     fn begin(
@@ -140,63 +162,53 @@ impl<B: Backend> Ledger<B> {
         request: &ClaimRequest,
         slot: &Slot,
         previous: Option<Record>,
-        stale: Option<Timestamp>,
+        under: Option<Under>,
     ) -> Claimed {
         let record = begin(slot, request.token, request.at, request.lease_until, previous.as_ref());
-        self.held.insert(record, stale);
+        self.hold(record, under);
         Claimed::New { previous: previous.map(Box::new) }
     }
 
-    fn claim_over(
-        &mut self,
-        request: &ClaimRequest,
-        slot: &Slot,
-        record: Record,
-        stale: Option<Timestamp>,
-    ) -> Result<Claimed, StoreFault> {
-        match record.state {
-            State::Pending { holder, .. } if holder == request.token => {
-                self.held.remove(&slot.id);
-                let Standing { record, stale } = self.standing(&slot.id, request.at)?;
-                Ok(self.begin(request, slot, record, stale))
-            }
-            State::Committing { .. } => {
-                // Fenced from here on for good, even if the new claim is given
-                // up: else nobody would be left to end this one.
-                let mut ended = record;
-                end(&mut ended, request.at, Outcome::InDoubt(Reply::new(451, TAKEN_OVER)));
-                self.write_settled(&ended, stale, true)?;
-                let stale = Some(ended.expires);
-                Ok(self.begin(request, slot, Some(ended), stale))
-            }
-            State::Pending { .. } | State::Settled(_) => Ok(self.begin(request, slot, Some(record), stale)),
-        }
+    /// Lays a claim over what its id has.
+    fn hold(&mut self, record: Record, under: Option<Under>) {
+        self.figures.covered(&record.id, under.as_ref());
+        let mark = key_mark(&record.key);
+        self.lay(Held { record, mark, under });
     }
 
-    /// Notes that the id was asked for once more.
-    fn touch(
-        &mut self,
-        mut record: Record,
-        at: Timestamp,
-        duplicate: bool,
-    ) -> Result<Box<Record>, StoreFault> {
-        record.last_seen = at;
-        record.duplicates += u64::from(duplicate);
-        if !self.held.touch(&record.id, at, duplicate) {
-            self.backend.put(&record)?;
-        }
-        Ok(Box::new(record))
+    /// Takes a claim away, as if it had never been.
+    fn uncover(&mut self, id: &ClaimId) -> Option<Held> {
+        let held = self.lift(id)?;
+        self.figures.uncovered(id, held.under.as_ref());
+        Some(held)
+    }
+
+    fn lay(&mut self, held: Held) {
+        self.figures.add(held.record.state.name(), &held.record.tenant);
+        self.held.insert(held);
+    }
+
+    /// Takes a claim away; what lies underneath is not to be seen again.
+    fn lift(&mut self, id: &ClaimId) -> Option<Held> {
+        let held = self.held.remove(id)?;
+        self.figures.remove(held.record.state.name(), &held.record.tenant);
+        Some(held)
     }
 
     /// See [`super::Store::commit`]; the engine makes it durable. May be
     /// repeated: what the token holds as committing stays so.
     pub fn commit(&mut self, token: Token, ids: &[ClaimId], at: Timestamp) -> Result<(), StoreFault> {
-        let held = ids.iter().map(|id| self.held(id, token)).collect::<Result<Vec<_>, _>>()?;
-        for Held { mut record, stale } in held {
-            record.state = State::Committing { holder: token };
-            record.last_seen = record.last_seen.max(at);
-            self.backend.put_open(&record)?;
-            self.held.insert(record, stale);
+        if !ids.iter().all(|id| self.held.is_held_by(id, token)) {
+            return Err(StoreFault::Fenced);
+        }
+        for id in ids {
+            let pending = self.held.is_pending(id, token);
+            if let Some(record) = self.held.commit(id, token, at) {
+                self.backend.put_open(record)?;
+            }
+            if pending {
+                self.figures.change(StateName::Pending, StateName::Committing);
+            }
         }
         Ok(())
     }
@@ -217,23 +229,37 @@ impl<B: Backend> Ledger<B> {
             if self.already_settled(token, settlement)? {
                 continue;
             }
-            let Ok(Held { mut record, stale }) = self.held(&settlement.id, token) else {
+            if !self.held.is_held_by(&settlement.id, token) {
                 fenced = true;
                 continue;
-            };
-            let committed = matches!(record.state, State::Committing { .. });
-            record.upstream.clone_from(&settlement.upstream);
-            for mark in &settlement.delivered {
-                if !record.delivered.contains(mark) {
-                    record.delivered.push(*mark);
-                }
             }
-            end(&mut record, at, settlement.outcome.clone());
-            self.write_settled(&record, stale, committed)?;
-            self.held.remove(&record.id);
-            self.settled.remember(record.id, token);
+            self.settle_one(token, at, settlement)?;
         }
         if fenced { Err(StoreFault::Fenced) } else { Ok(()) }
+    }
+
+    /// On a fault the claim stays held.
+    fn settle_one(&mut self, token: Token, at: Timestamp, settlement: &Settlement) -> Result<(), StoreFault> {
+        let Some(mut held) = self.lift(&settlement.id) else { return Err(StoreFault::Fenced) };
+        let record = &mut held.record;
+        let before = record.state.clone();
+        record.upstream.clone_from(&settlement.upstream);
+        for mark in &settlement.delivered {
+            if !record.delivered.contains(mark) {
+                record.delivered.push(*mark);
+            }
+        }
+        end(record, at, settlement.outcome.clone());
+        if let Err(fault) = self.write_end(&held, before.name() == StateName::Committing) {
+            held.record.state = before;
+            held.record.attempts.pop();
+            held.record.attempt_count -= 1;
+            self.lay(held);
+            return Err(fault);
+        }
+        self.figures.shown(&settlement.id, held.record.state.name(), &held.record.tenant);
+        self.settled.remember(settlement.id, token);
+        Ok(())
     }
 
     fn already_settled(&self, token: Token, settlement: &Settlement) -> Result<bool, StoreFault> {
@@ -244,36 +270,49 @@ impl<B: Backend> Ledger<B> {
         Ok(record.is_some_and(|record| record.state == State::Settled(settlement.outcome.clone())))
     }
 
-    /// The claim on `id`, or `Fenced` unless `token` holds it.
-    fn held(&self, id: &ClaimId, token: Token) -> Result<Held, StoreFault> {
-        self.held.of(id, token).cloned().ok_or(StoreFault::Fenced)
-    }
-
-    /// Index before record, record before the open one goes: see the rules at
-    /// the top.
-    fn write_settled(
-        &mut self,
-        record: &Record,
-        stale: Option<Timestamp>,
-        committed: bool,
-    ) -> Result<(), StoreFault> {
-        self.backend.add_expiry(record.expires, &record.id)?;
-        self.backend.put(record)?;
+    /// Writes the end of a claim. The indexes before the record, the record
+    /// before the open one goes: see the rules at the top.
+    fn write_end(&mut self, held: &Held, committed: bool) -> Result<(), StoreFault> {
+        self.write_settled(&held.record, held.mark, held.under.as_ref())?;
         if committed {
-            self.backend.remove_open(&record.id)?;
+            self.backend.remove_open(&held.record.id)?;
         }
-        self.remove_stale(&record.id, stale.filter(|at| *at != record.expires))
+        self.remove_stale(&held.record, held.mark, held.under.as_ref())
     }
 
-    fn remove_stale(&mut self, id: &ClaimId, stale: Option<Timestamp>) -> Result<(), StoreFault> {
-        stale.map_or(Ok(()), |at| self.backend.remove_expiry(at, id))
+    fn write_settled(&mut self, record: &Record, mark: u64, under: Option<&Under>) -> Result<(), StoreFault> {
+        if under.is_none_or(|under| under.mark != mark) {
+            self.backend.add_key(mark, &record.id)?;
+        }
+        self.backend.add_expiry(record.expires, &record.id)?;
+        self.backend.put(record)
+    }
+
+    /// Removes the entries of a record that was written over.
+    fn remove_stale(&mut self, record: &Record, mark: u64, under: Option<&Under>) -> Result<(), StoreFault> {
+        let Some(under) = under else { return Ok(()) };
+        if under.expires != record.expires {
+            self.backend.remove_expiry(under.expires, &record.id)?;
+        }
+        if under.mark != mark {
+            self.backend.remove_key(under.mark, &record.id)?;
+        }
+        Ok(())
+    }
+
+    /// Removes a record that nothing lies over, and its key's entry after it.
+    fn remove_record(&mut self, record: &Record) -> Result<(), StoreFault> {
+        self.backend.remove(&record.id)?;
+        self.backend.remove_key(key_mark(&record.key), &record.id)?;
+        self.figures.hidden(&record.id, record.state.name(), &record.tenant);
+        Ok(())
     }
 
     /// See [`super::Store::release`].
     pub fn release(&mut self, token: Token, ids: &[ClaimId]) {
         for id in ids {
             if self.held.is_pending(id, token) {
-                self.held.remove(id);
+                self.uncover(id);
             }
         }
     }
@@ -286,86 +325,40 @@ impl<B: Backend> Ledger<B> {
         Ok(self.backend.get(id)?.filter(|record| !expired(record, now)))
     }
 
-    /// See [`super::Store::list`]. Looks at no more than [`MAX_SCAN`] records;
-    /// `scan = 0` means that many.
-    pub fn list(&self, query: &Query, now: Timestamp) -> Result<(Vec<Record>, Option<ClaimId>), StoreFault> {
-        let scan = if query.scan == 0 { MAX_SCAN } else { query.scan.min(MAX_SCAN) };
-        // One more than asked for, to know whether another page follows.
-        let stored = self.backend.range(query.after.as_ref(), scan + 1)?;
-        let pending = self.held.range(query.after.as_ref(), scan + 1).cloned();
-        let mut page: BTreeMap<ClaimId, Record> =
-            stored.into_iter().chain(pending).map(|record| (record.id, record)).collect();
-        let more = page.len() > scan;
-        while page.len() > scan {
-            page.pop_last();
-        }
-        let last = page.last_key_value().map(|(id, _)| *id);
-        let records = page.into_values().filter(|record| !expired(record, now)).collect();
-        Ok((records, last.filter(|_| more)))
-    }
-
     /// See [`super::Store::sweep`]. Also forgets pending claims whose lease
-    /// ran out an hour ago. Looks at a bounded number of index entries, so it
-    /// may answer less than `most` though more are due.
+    /// ran out an hour ago, and old counts. Looks at a bounded number of index
+    /// entries, so it may answer less than `most` though more are due.
     pub fn sweep(&mut self, now: Timestamp, most: usize) -> Result<usize, StoreFault> {
         let before = Timestamp::from_millis(now.as_millis().saturating_sub(millis(ABANDONED)));
-        let mut gone = self.held.forget_abandoned(before, most);
+        let abandoned = self.held.abandoned(before, most);
+        for id in &abandoned {
+            self.uncover(id);
+        }
+        let mut gone = abandoned.len();
         for (at, id) in self.backend.due(now, most - gone)? {
             // An unreadable record keeps its place and loses its entry: better
             // a record too many than a sweep that never gets past it. A failed
             // engine fails the removal below too.
             let record = self.backend.get(&id).ok().flatten();
-            if record.is_some_and(|record| expired(&record, now)) {
-                self.backend.remove(&id)?;
+            if let Some(record) = record.filter(|record| expired(record, now)) {
+                self.sweep_record(&record)?;
                 gone += 1;
             }
             self.backend.remove_expiry(at, &id)?;
         }
+        self.backend.remove_counts(counts::oldest_kept(now), most)?;
         Ok(gone)
     }
 
-    /// At start: everything that was `committing` when the last process ended
-    /// is in doubt from `at` on. Answers those records. Reads nothing but the
-    /// open records and what lies under them.
-    pub fn recover(&mut self, at: Timestamp) -> Result<Vec<Record>, StoreFault> {
-        let mut doubtful = Vec::new();
-        for Held { mut record, stale } in self.left_open()? {
-            end(&mut record, at, Outcome::InDoubt(Reply::new(451, ENDED)));
-            self.write_settled(&record, stale, true)?;
-            doubtful.push(record);
+    fn sweep_record(&mut self, record: &Record) -> Result<(), StoreFault> {
+        if self.held.get(&record.id).is_none() {
+            return self.remove_record(record);
         }
-        // The rest had ended; only that was not noted any more.
-        for record in self.backend.open()? {
-            self.backend.remove_open(&record.id)?;
-        }
-        Ok(doubtful)
-    }
-
-    /// For reading only: what was `committing` when the last process ended is
-    /// shown so, and left for the next start.
-    pub fn load(&mut self) -> Result<(), StoreFault> {
-        for Held { record, stale } in self.left_open()? {
-            self.held.insert(record, stale);
-        }
+        // A new claim lies over it, and is counted in its place.
+        self.backend.remove(&record.id)?;
+        self.backend.remove_key(key_mark(&record.key), &record.id)?;
+        self.held.bare(&record.id);
         Ok(())
-    }
-
-    /// The open records that no settled one has ended.
-    fn left_open(&self) -> Result<Vec<Held>, StoreFault> {
-        let mut left = Vec::new();
-        for record in self.backend.open()? {
-            let settled = self.backend.get(&record.id)?;
-            // The same claim (an expired one underneath is another) with one
-            // more attempt: the crash came before the open record was removed.
-            let has_ended = |settled: &Record| {
-                settled.first_seen == record.first_seen && settled.attempt_count > record.attempt_count
-            };
-            if !settled.as_ref().is_some_and(has_ended) {
-                let stale = settled.as_ref().and_then(indexed_expiry);
-                left.push(Held { record, stale });
-            }
-        }
-        Ok(left)
     }
 }
 
@@ -376,7 +369,9 @@ fn end(record: &mut Record, at: Timestamp, outcome: Outcome) {
     let surplus = record.attempts.len().saturating_sub(MAX_ATTEMPTS);
     record.attempts.drain(..surplus);
     record.attempt_count += 1;
-    record.settled_at = Some(at);
+    // Never earlier than before, whatever the clock did: what a start finds in
+    // a log is put in order by it.
+    record.settled_at = record.settled_at.max(Some(at));
     record.expires = at.plus(record.window);
     record.state = State::Settled(outcome);
 }

@@ -6,10 +6,10 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 
-use super::ledger::{Backend, Ledger};
+use super::ledger::{Backend, IdRange, Ledger};
 use super::{
     Census, Change, ClaimId, ClaimRequest, Claimed, Count, Durability, Imported, Query, Record, Resolution,
-    Settlement, Store, StoreFault, Token,
+    Settlement, Store, StoreFault, Tally, Token,
 };
 use crate::clock::Timestamp;
 
@@ -23,7 +23,10 @@ pub struct MemoryStore {
 impl MemoryStore {
     /// An empty store.
     pub fn new() -> Self {
-        Self { ledger: Mutex::new(Ledger::new(MapBackend::default())) }
+        let mut ledger = Ledger::new(MapBackend::default());
+        // Nothing is there yet, so this counts all of it; maps never fail.
+        let _ = ledger.count_some(1);
+        Self { ledger: Mutex::new(ledger) }
     }
 
     /// A panic under the lock leaves the maps in some valid state, for every
@@ -72,28 +75,28 @@ impl Store for MemoryStore {
         self.ledger().list(&query, now)
     }
 
-    async fn forget(&self, _id: ClaimId, _at: Timestamp) -> Result<Change, StoreFault> {
-        Err(StoreFault::Failed("not built yet".into()))
+    async fn forget(&self, id: ClaimId, at: Timestamp) -> Result<Change, StoreFault> {
+        self.ledger().forget(&id, at)
     }
 
-    async fn resolve(&self, _id: ClaimId, _as: Resolution, _at: Timestamp) -> Result<Change, StoreFault> {
-        Err(StoreFault::Failed("not built yet".into()))
+    async fn resolve(&self, id: ClaimId, as_: Resolution, at: Timestamp) -> Result<Change, StoreFault> {
+        self.ledger().resolve(&id, as_, at)
     }
 
-    async fn import(&self, _records: Vec<Record>, _now: Timestamp) -> Result<Imported, StoreFault> {
-        Err(StoreFault::Failed("not built yet".into()))
+    async fn import(&self, records: Vec<Record>, now: Timestamp) -> Result<Imported, StoreFault> {
+        self.ledger().import(records, now)
     }
 
-    async fn count(&self, _deltas: Vec<Count>) -> Result<(), StoreFault> {
-        Err(StoreFault::Failed("not built yet".into()))
+    async fn count(&self, deltas: Vec<Count>) -> Result<(), StoreFault> {
+        self.ledger().count(&deltas)
     }
 
-    async fn counts(&self, _since: Timestamp) -> Result<Vec<Count>, StoreFault> {
-        Err(StoreFault::Failed("not built yet".into()))
+    async fn counts(&self, since: Timestamp) -> Result<Vec<Count>, StoreFault> {
+        self.ledger().counts(since, None, usize::MAX)
     }
 
     async fn census(&self) -> Result<Census, StoreFault> {
-        Err(StoreFault::Failed("not built yet".into()))
+        Ok(self.ledger().census())
     }
 
     async fn sweep(&self, now: Timestamp, most: usize) -> Result<usize, StoreFault> {
@@ -111,6 +114,8 @@ pub struct MapBackend {
     records: BTreeMap<ClaimId, Record>,
     expiry: BTreeSet<(Timestamp, ClaimId)>,
     open: BTreeMap<ClaimId, Record>,
+    keys: BTreeSet<(u64, ClaimId)>,
+    counts: BTreeMap<(u64, String, String), Tally>,
 }
 
 impl Backend for MapBackend {
@@ -128,14 +133,8 @@ impl Backend for MapBackend {
         Ok(())
     }
 
-    fn range(&self, after: Option<&ClaimId>, most: usize) -> Result<Vec<Record>, StoreFault> {
-        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
-        Ok(self
-            .records
-            .range((from, Bound::Unbounded))
-            .take(most)
-            .map(|(_, record)| record.clone())
-            .collect())
+    fn range(&self, ids: IdRange, most: usize) -> Result<Vec<Record>, StoreFault> {
+        Ok(self.records.range(ids).take(most).map(|(_, record)| record.clone()).collect())
     }
 
     fn add_expiry(&mut self, at: Timestamp, id: &ClaimId) -> Result<(), StoreFault> {
@@ -150,6 +149,57 @@ impl Backend for MapBackend {
 
     fn due(&self, now: Timestamp, most: usize) -> Result<Vec<(Timestamp, ClaimId)>, StoreFault> {
         Ok(self.expiry.iter().take_while(|(at, _)| *at <= now).take(most).copied().collect())
+    }
+
+    fn add_key(&mut self, mark: u64, id: &ClaimId) -> Result<(), StoreFault> {
+        self.keys.insert((mark, *id));
+        Ok(())
+    }
+
+    fn remove_key(&mut self, mark: u64, id: &ClaimId) -> Result<(), StoreFault> {
+        self.keys.remove(&(mark, *id));
+        Ok(())
+    }
+
+    fn keyed(&self, mark: u64, after: Option<&ClaimId>, most: usize) -> Result<Vec<ClaimId>, StoreFault> {
+        let from = after.map_or(Bound::Included((mark, ClaimId::FIRST)), |id| Bound::Excluded((mark, *id)));
+        let behind = self.keys.range((from, Bound::Unbounded));
+        Ok(behind.take_while(|(found, _)| *found == mark).take(most).map(|(_, id)| *id).collect())
+    }
+
+    fn is_indexed(&self) -> bool {
+        true
+    }
+
+    fn set_indexed(&mut self) -> Result<(), StoreFault> {
+        Ok(())
+    }
+
+    fn add_count(&mut self, delta: &Count) -> Result<(), StoreFault> {
+        *self.counts.entry(count_key(delta)).or_default() += delta.tally;
+        Ok(())
+    }
+
+    fn counts(&self, from: u64, after: Option<&Count>, most: usize) -> Result<Vec<Count>, StoreFault> {
+        let first = Bound::Included((from, String::new(), String::new()));
+        let from = after.map_or(first, |after| Bound::Excluded(count_key(after)));
+        let behind = self.counts.range((from, Bound::Unbounded)).take(most);
+        let count = |((hour, tenant, rule), tally): (&(u64, String, String), &Tally)| Count {
+            hour: *hour,
+            tenant: tenant.clone(),
+            rule: rule.clone(),
+            tally: *tally,
+        };
+        Ok(behind.map(count).collect())
+    }
+
+    fn remove_counts(&mut self, before: u64, most: usize) -> Result<(), StoreFault> {
+        let old: Vec<_> =
+            self.counts.keys().take_while(|(hour, ..)| *hour < before).take(most).cloned().collect();
+        for key in old {
+            self.counts.remove(&key);
+        }
+        Ok(())
     }
 
     fn put_open(&mut self, record: &Record) -> Result<(), StoreFault> {
@@ -173,6 +223,10 @@ impl Backend for MapBackend {
     fn checkpoint(&mut self) -> Result<(), StoreFault> {
         Ok(())
     }
+}
+
+fn count_key(count: &Count) -> (u64, String, String) {
+    (count.hour, count.tenant.clone(), count.rule.clone())
 }
 
 #[cfg(test)]

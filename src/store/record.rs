@@ -21,6 +21,11 @@ pub const MAX_SUPPRESSED: usize = 8;
 pub struct ClaimId(pub [u8; 32]);
 
 impl ClaimId {
+    /// The lowest of all.
+    pub const FIRST: Self = Self([0; 32]);
+    /// The highest of all.
+    pub const LAST: Self = Self([0xff; 32]);
+
     /// The first 16 hex digits: how logs name a claim.
     pub fn short(&self) -> String {
         hex(&self.0[..8])

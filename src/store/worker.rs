@@ -33,7 +33,7 @@ use super::{
 };
 use crate::clock::Timestamp;
 use inbox::{Inbox, Urgency};
-use writer::{Request, Writer};
+use writer::{COUNTS, Request, Writer};
 
 /// How long a call may take, unless told otherwise.
 pub(super) const DEADLINE: Duration = Duration::from_secs(10);
@@ -163,28 +163,38 @@ impl Store for Worker {
         self.call("list", |answer| Request::List { query, now, answer }).await
     }
 
-    async fn forget(&self, _id: ClaimId, _at: Timestamp) -> Result<Change, StoreFault> {
-        Err(StoreFault::Failed("not built yet".into()))
+    async fn forget(&self, id: ClaimId, at: Timestamp) -> Result<Change, StoreFault> {
+        self.call("forget", |answer| Request::Forget { id, at, answer }).await
     }
 
-    async fn resolve(&self, _id: ClaimId, _as: Resolution, _at: Timestamp) -> Result<Change, StoreFault> {
-        Err(StoreFault::Failed("not built yet".into()))
+    async fn resolve(&self, id: ClaimId, as_: Resolution, at: Timestamp) -> Result<Change, StoreFault> {
+        self.call("resolve", |answer| Request::Resolve { id, as_, at, answer }).await
     }
 
-    async fn import(&self, _records: Vec<Record>, _now: Timestamp) -> Result<Imported, StoreFault> {
-        Err(StoreFault::Failed("not built yet".into()))
+    async fn import(&self, records: Vec<Record>, now: Timestamp) -> Result<Imported, StoreFault> {
+        self.call("import", |answer| Request::Import { records, now, answer }).await
     }
 
-    async fn count(&self, _deltas: Vec<Count>) -> Result<(), StoreFault> {
-        Err(StoreFault::Failed("not built yet".into()))
+    async fn count(&self, deltas: Vec<Count>) -> Result<(), StoreFault> {
+        self.call("count", |answer| Request::Count { deltas, answer }).await
     }
 
-    async fn counts(&self, _since: Timestamp) -> Result<Vec<Count>, StoreFault> {
-        Err(StoreFault::Failed("not built yet".into()))
+    /// In pieces, so that the claims need not wait for all of it.
+    async fn counts(&self, since: Timestamp) -> Result<Vec<Count>, StoreFault> {
+        let mut counts: Vec<Count> = Vec::new();
+        loop {
+            let after = counts.last().cloned();
+            let piece = self.call("counts", |answer| Request::Counts { since, after, answer }).await?;
+            let last = piece.len() < COUNTS;
+            counts.extend(piece);
+            if last {
+                return Ok(counts);
+            }
+        }
     }
 
     async fn census(&self) -> Result<Census, StoreFault> {
-        Err(StoreFault::Failed("not built yet".into()))
+        self.call("census", Request::Census).await
     }
 
     async fn sweep(&self, now: Timestamp, most: usize) -> Result<usize, StoreFault> {

@@ -64,6 +64,8 @@ pub(super) struct Connection<S> {
     pub(super) dirty: bool,
     /// When it was last given back.
     pub(super) idle_since: Instant,
+    /// Lets the pool count the connections that there are.
+    pub(super) counted: Option<Arc<()>>,
 }
 
 impl<S: Stream> Connection<S> {
@@ -80,6 +82,7 @@ impl<S: Stream> Connection<S> {
             phase: Phase::Greeting,
             dirty: false,
             idle_since: Instant::now(),
+            counted: None,
         }
     }
 

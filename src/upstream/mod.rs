@@ -8,6 +8,7 @@
 
 mod connection;
 mod fault;
+mod health;
 mod open;
 mod pool;
 mod transaction;

@@ -16,10 +16,12 @@ use tokio::time::Instant;
 
 use super::connection::{Connection, Incomplete};
 use super::fault::{At, Phase, UpstreamFault};
+use super::health::Health;
 use super::open::open;
 use super::transaction::{self, Failure, Standing};
 use crate::config;
 use crate::message::rendition::Rendition;
+use crate::metrics::{Metrics, UpstreamPhase};
 use crate::smtp::client::Capabilities;
 use crate::smtp::envelope::Envelope;
 use crate::smtp::reply::Reply;
@@ -29,33 +31,37 @@ use crate::smtp::reply::Reply;
 const STALE: Duration = Duration::from_secs(5);
 
 /// How long that proof, or a farewell, may take.
-const COURTESY: Duration = Duration::from_secs(5);
+pub(super) const COURTESY: Duration = Duration::from_secs(5);
 
 /// How long an address that could not be opened is tried last.
 const PENALTY: Duration = Duration::from_secs(10);
 
-type Link = Box<Connection<TcpStream>>;
+pub(super) type Link = Box<Connection<TcpStream>>;
 
 /// One configured upstream. Clones share everything.
 #[derive(Clone, Debug)]
 pub struct Upstream {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
 }
 
 #[derive(Debug)]
-struct Shared {
+pub(super) struct Shared {
     settings: config::Upstream,
     hostname: String,
-    addresses: Vec<Address>,
+    pub(super) addresses: Vec<Address>,
     /// The latest given back is at the end, and taken first.
     idle: Mutex<Vec<Link>>,
     capabilities: ArcSwapOption<Capabilities>,
     closed: AtomicBool,
+    pub(super) health: Health,
+    metrics: Arc<Metrics>,
+    /// Every connection holds one of these.
+    open: Arc<()>,
 }
 
 #[derive(Debug)]
-struct Address {
-    name: Arc<str>,
+pub(super) struct Address {
+    pub(super) name: Arc<str>,
     /// Until when it is tried last.
     shunned: Mutex<Option<Instant>>,
 }
@@ -110,6 +116,11 @@ pub enum Completion {
 impl Upstream {
     /// An upstream that was not reached yet; introduces us as `hostname`.
     pub fn new(settings: config::Upstream, hostname: String) -> Self {
+        Self::measured(settings, hostname, Metrics::new())
+    }
+
+    /// The same, which tells `metrics` how long everything took.
+    pub fn measured(settings: config::Upstream, hostname: String, metrics: Arc<Metrics>) -> Self {
         let address = |name: &String| Address { name: name.as_str().into(), shunned: Mutex::new(None) };
         let addresses = settings.addresses.iter().map(address).collect();
         let shared = Shared {
@@ -119,6 +130,9 @@ impl Upstream {
             idle: Mutex::default(),
             capabilities: ArcSwapOption::empty(),
             closed: AtomicBool::new(false),
+            health: Health::default(),
+            metrics,
+            open: Arc::new(()),
         };
         Self { shared: Arc::new(shared) }
     }
@@ -152,16 +166,10 @@ impl Upstream {
         self.shared.attempt(connection, envelope, content).await.map_err(|failure| failure.fault)
     }
 
-    /// Connects and says EHLO, then QUIT: whether the upstream is there, as
-    /// which `host:port`, and what it offers.
-    ///
-    /// # Errors
-    /// When no address can be reached or each is unwilling.
-    pub async fn probe(&self) -> Result<(String, Capabilities), UpstreamFault> {
-        let connection = self.shared.connect().await?;
-        let found = (connection.address().to_string(), connection.client.capabilities().clone());
-        connection.quit(COURTESY).await;
-        Ok(found)
+    /// How many connections have something under way now.
+    pub fn busy_connections(&self) -> usize {
+        let open = Arc::strong_count(&self.shared.open) - 1;
+        open.saturating_sub(self.idle_connections())
     }
 
     /// How many idle connections are kept now.
@@ -194,8 +202,12 @@ impl Transaction {
 
     /// Sends the last octets and waits for the reply.
     pub async fn complete(mut self) -> Completion {
-        match self.connection.complete(self.ending).await {
+        let (started, shared) = (Instant::now(), self.shared.clone());
+        let completed = self.connection.complete(self.ending).await;
+        shared.metrics.upstream_took(UpstreamPhase::Completion, started.elapsed());
+        match completed {
             Ok(reply) => {
+                shared.health.answered();
                 self.connection.dirty |= !reply.is_success();
                 self.shared.keep(self.connection);
                 Completion::Replied(reply)
@@ -220,7 +232,12 @@ impl Shared {
         envelope: &Envelope,
         content: &Rendition,
     ) -> Result<Prepared, Failure> {
-        match transaction::prepare(&mut connection, envelope, content).await {
+        let started = Instant::now();
+        let standing = transaction::prepare(&mut connection, envelope, content).await;
+        if standing.is_ok() {
+            self.health.answered();
+        }
+        match standing {
             Ok(Standing::Settled { replies, keep }) => {
                 let upstream = connection.address().to_string();
                 if keep {
@@ -228,7 +245,10 @@ impl Shared {
                 }
                 Ok(Prepared::Settled { replies, upstream })
             }
-            Ok(Standing::Ready { rejected, ending }) => {
+            Ok(Standing::Ready { rejected, ending, body }) => {
+                let envelope = started.elapsed().saturating_sub(body);
+                self.metrics.upstream_took(UpstreamPhase::Envelope, envelope);
+                self.metrics.upstream_took(UpstreamPhase::Body, body);
                 let transaction = Transaction { shared: self.clone(), connection, ending };
                 Ok(Prepared::Ready { rejected, transaction })
             }
@@ -288,12 +308,16 @@ impl Shared {
     }
 
     /// A fresh connection to the first address that has one for us.
-    async fn connect(&self) -> Result<Link, UpstreamFault> {
+    pub(super) async fn connect(&self) -> Result<Link, UpstreamFault> {
         let mut fault = None;
         for address in self.by_preference(Instant::now()) {
-            address.begin(Instant::now());
+            let started = Instant::now();
+            address.begin(started);
             match open(&address.name, &self.hostname, self.settings.timeouts).await {
-                Ok(connection) => {
+                Ok(mut connection) => {
+                    connection.counted = Some(self.open.clone());
+                    self.health.answered();
+                    self.metrics.upstream_took(UpstreamPhase::Connect, started.elapsed());
                     *lock(&address.shunned) = None;
                     self.capabilities.store(Some(Arc::new(connection.client.capabilities().clone())));
                     return Ok(Box::new(connection));
@@ -304,7 +328,9 @@ impl Shared {
                 }
             }
         }
-        Err(fault.unwrap_or_else(no_address))
+        let fault = fault.unwrap_or_else(no_address);
+        self.health.is_out(fault.clone());
+        Err(fault)
     }
 
     /// The addresses as configured, but those that lately failed last.

@@ -4,6 +4,8 @@
 use std::ops::Range;
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use super::connection::{Connection, Stream, Written};
 use super::fault::{Phase, UpstreamFault};
 use crate::config::UpstreamTimeouts;
@@ -31,6 +33,8 @@ pub(super) enum Standing {
         /// Per recipient: the refusal of its RCPT.
         rejected: Vec<Option<Reply>>,
         ending: &'static [u8],
+        /// How long the content took.
+        body: Duration,
     },
 }
 
@@ -65,7 +69,8 @@ pub(super) async fn prepare<S: Stream>(
     envelope: &Envelope,
     content: &Rendition,
 ) -> Result<Standing, Failure> {
-    let mut attempt = Attempt { connection, envelope, content, answers: Answers::default() };
+    let mut attempt =
+        Attempt { connection, envelope, content, answers: Answers::default(), body: Duration::ZERO };
     match attempt.run().await {
         Ok(standing) => Ok(standing),
         Err(fault) => Err(Failure { fault, answered: attempt.answers.any }),
@@ -86,6 +91,8 @@ struct Attempt<'a, S> {
     envelope: &'a Envelope,
     content: &'a Rendition,
     answers: Answers,
+    /// How long the content took.
+    body: Duration,
 }
 
 impl<S: Stream> Attempt<'_, S> {
@@ -180,7 +187,14 @@ impl<S: Stream> Attempt<'_, S> {
     /// Sends the content, together with the commands that are waiting. Ends
     /// early, with one reply per recipient, when the upstream has refused it
     /// before it had all of it.
-    async fn send_content(
+    async fn send_content(&mut self, stuffer: Option<Stuffer>) -> Result<Option<Vec<Reply>>, UpstreamFault> {
+        let started = Instant::now();
+        let sent = self.send_blocks(stuffer).await;
+        self.body = started.elapsed();
+        sent
+    }
+
+    async fn send_blocks(
         &mut self,
         mut stuffer: Option<Stuffer>,
     ) -> Result<Option<Vec<Reply>>, UpstreamFault> {
@@ -297,7 +311,7 @@ impl<S: Stream> Attempt<'_, S> {
         self.connection.check_quiet(Phase::Ready)?;
         let rejected = std::mem::take(&mut self.answers.recipients);
         self.connection.dirty = rejected.iter().any(Option::is_some);
-        Ok(Standing::Ready { rejected, ending })
+        Ok(Standing::Ready { rejected, ending, body: self.body })
     }
 }
 

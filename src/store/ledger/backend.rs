@@ -1,16 +1,23 @@
 //! What a ledger needs to keep its records in.
 
-use super::super::{ClaimId, Record, StoreFault};
+use std::ops::Bound;
+
+use super::super::{ClaimId, Count, Record, StoreFault};
 use crate::clock::Timestamp;
 
-/// Three ordered maps: the settled records by id, an index of what expires
-/// when, and the records that are `committing` (the *open* ones, all that a
-/// start after a crash has to read).
+/// The ids from one bound to the other. Never one that ends before it starts.
+pub type IdRange = (Bound<ClaimId>, Bound<ClaimId>);
+
+/// Ordered maps: the settled records by id, an index of what expires when, an
+/// index of keys, the records that are `committing` (the *open* ones, all that
+/// a start after a crash has to read), and the counts.
 ///
-/// A write need not be durable when it returns: [`Backend::sync`] makes it so. Until then a crash may take it, but only
-/// so that an open record is gone no sooner than the settled one that ends it
-/// is there, and that a settled record is there no sooner than its note of
-/// expiry: the ledger relies on that (see [`super::Ledger`]).
+/// A write need not be durable when it returns: [`Backend::sync`] makes it so,
+/// but for removals and counts, which wait for [`Backend::checkpoint`]. Until
+/// then a crash may take it, but only so that an open record is gone no sooner
+/// than the settled one that ends it is there, and that a settled record is
+/// there no sooner than its entries in the two indexes: the ledger relies on
+/// that (see [`super::Ledger`]).
 pub trait Backend: Send + 'static {
     /// The record of `id`, expired or not.
     fn get(&self, id: &ClaimId) -> Result<Option<Record>, StoreFault>;
@@ -18,11 +25,12 @@ pub trait Backend: Send + 'static {
     /// Writes a record over whatever its id had.
     fn put(&mut self, record: &Record) -> Result<(), StoreFault>;
 
-    /// Removes the record of `id`, if there is one.
+    /// Removes the record of `id`, if there is one. No earlier state of it may
+    /// come back from then on, whatever a crash does.
     fn remove(&mut self, id: &ClaimId) -> Result<(), StoreFault>;
 
-    /// Up to `most` records in the order of their ids, from behind `after`.
-    fn range(&self, after: Option<&ClaimId>, most: usize) -> Result<Vec<Record>, StoreFault>;
+    /// Up to `most` records in the order of their ids.
+    fn range(&self, ids: IdRange, most: usize) -> Result<Vec<Record>, StoreFault>;
 
     /// Notes that `id` expires at `at`. An id may have several such entries;
     /// only the one that matches its record counts.
@@ -33,6 +41,34 @@ pub trait Backend: Send + 'static {
 
     /// Up to `most` notes for `now` or earlier, the earliest first.
     fn due(&self, now: Timestamp, most: usize) -> Result<Vec<(Timestamp, ClaimId)>, StoreFault>;
+
+    /// Notes that the key of `id` has this mark. An id may have several such
+    /// entries, and an entry no record: whoever reads one looks at the record.
+    fn add_key(&mut self, mark: u64, id: &ClaimId) -> Result<(), StoreFault>;
+
+    /// Takes that note back.
+    fn remove_key(&mut self, mark: u64, id: &ClaimId) -> Result<(), StoreFault>;
+
+    /// Up to `most` ids whose keys have this mark, in their order, from behind
+    /// `after`.
+    fn keyed(&self, mark: u64, after: Option<&ClaimId>, most: usize) -> Result<Vec<ClaimId>, StoreFault>;
+
+    /// Whether every record has its note of the key. What an earlier version
+    /// wrote has none until the ledger has gone through it.
+    fn is_indexed(&self) -> bool;
+
+    /// From now on every record has.
+    fn set_indexed(&mut self) -> Result<(), StoreFault>;
+
+    /// Adds to what was counted in an hour.
+    fn add_count(&mut self, delta: &Count) -> Result<(), StoreFault>;
+
+    /// Up to `most` counts of the hour `from` or later, the earliest first,
+    /// from behind `after`.
+    fn counts(&self, from: u64, after: Option<&Count>, most: usize) -> Result<Vec<Count>, StoreFault>;
+
+    /// Removes up to `most` counts of hours before this one.
+    fn remove_counts(&mut self, before: u64, most: usize) -> Result<(), StoreFault>;
 
     /// Writes an open record.
     fn put_open(&mut self, record: &Record) -> Result<(), StoreFault>;

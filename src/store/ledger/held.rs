@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 
-use super::super::{ClaimId, Record, State, Token};
+use super::super::record::key_mark;
+use super::super::{ClaimId, Record, State, StateName, Token};
+use super::backend::IdRange;
 use crate::clock::Timestamp;
 
 /// Claims in state `pending` or `committing`, each lying over the record that
@@ -12,15 +14,37 @@ use crate::clock::Timestamp;
 pub(super) struct HeldClaims {
     claims: BTreeMap<ClaimId, Held>,
     leases: BTreeSet<(Timestamp, ClaimId)>,
+    /// By the marks of their keys.
+    keys: BTreeSet<(u64, ClaimId)>,
 }
 
 /// A claim that a token holds.
 #[derive(Clone, Debug)]
 pub(super) struct Held {
     pub(super) record: Record,
-    /// The expiry entry of the record underneath, which means nothing any more
-    /// once this claim writes a record of its own.
-    pub(super) stale: Option<Timestamp>,
+    /// The mark of its key.
+    pub(super) mark: u64,
+    pub(super) under: Option<Under>,
+}
+
+/// What must be known of the record underneath a claim, expired or not: its
+/// entries mean nothing any more once the claim writes a record of its own.
+#[derive(Clone, Debug)]
+pub(super) struct Under {
+    /// Its entry in the expiry index.
+    pub(super) expires: Timestamp,
+    /// Its entry in the index of keys.
+    pub(super) mark: u64,
+    /// How the census counts it.
+    pub(super) state: StateName,
+    pub(super) tenant: String,
+}
+
+impl Under {
+    pub(super) fn of(record: &Record) -> Self {
+        let (expires, mark) = (record.expires, key_mark(&record.key));
+        Self { expires, mark, state: record.state.name(), tenant: record.tenant.clone() }
+    }
 }
 
 /// When the lease of a pending record ends, and who holds it.
@@ -32,47 +56,55 @@ fn lease(record: &Record) -> Option<(Timestamp, Token)> {
 }
 
 impl HeldClaims {
-    /// `stale` is the expiry entry of the record underneath, which means
-    /// nothing any more once this claim writes a record of its own.
-    pub(super) fn insert(&mut self, record: Record, stale: Option<Timestamp>) {
-        self.remove(&record.id);
-        if let Some((until, _)) = lease(&record) {
-            self.leases.insert((until, record.id));
+    /// Nobody may hold its id.
+    pub(super) fn insert(&mut self, held: Held) {
+        let id = held.record.id;
+        if let Some((until, _)) = lease(&held.record) {
+            self.leases.insert((until, id));
         }
-        self.claims.insert(record.id, Held { record, stale });
+        self.keys.insert((held.mark, id));
+        self.claims.insert(id, held);
     }
 
-    /// The claim on `id`, if `token` holds it.
-    pub(super) fn of(&self, id: &ClaimId, token: Token) -> Option<&Held> {
-        let holds = |claim: &&Held| match claim.record.state {
-            State::Pending { holder, .. } | State::Committing { holder } => holder == token,
-            State::Settled(_) => false,
-        };
-        self.claims.get(id).filter(holds)
-    }
-
-    pub(super) fn remove(&mut self, id: &ClaimId) {
-        let Some(claim) = self.claims.remove(id) else { return };
-        if let Some((until, _)) = lease(&claim.record) {
+    pub(super) fn remove(&mut self, id: &ClaimId) -> Option<Held> {
+        let held = self.claims.remove(id)?;
+        if let Some((until, _)) = lease(&held.record) {
             self.leases.remove(&(until, *id));
         }
+        self.keys.remove(&(held.mark, *id));
+        Some(held)
+    }
+
+    /// Whether `token` holds `id`.
+    pub(super) fn is_held_by(&self, id: &ClaimId, token: Token) -> bool {
+        self.get(id).is_some_and(|record| record.state.holder() == Some(token))
     }
 
     pub(super) fn get(&self, id: &ClaimId) -> Option<&Record> {
-        self.claims.get(id).map(|claim| &claim.record)
+        self.claims.get(id).map(|held| &held.record)
     }
 
-    /// See [`HeldClaims::insert`].
-    pub(super) fn stale(&self, id: &ClaimId) -> Option<Timestamp> {
-        self.claims.get(id)?.stale
+    /// For changes to anything but state and key.
+    pub(super) fn get_mut(&mut self, id: &ClaimId) -> Option<&mut Held> {
+        self.claims.get_mut(id)
     }
 
-    /// Notes one more request for `id`; false where nobody holds it.
-    pub(super) fn touch(&mut self, id: &ClaimId, at: Timestamp, duplicate: bool) -> bool {
-        let Some(Held { record, .. }) = self.claims.get_mut(id) else { return false };
-        record.last_seen = at;
-        record.duplicates += u64::from(duplicate);
-        true
+    /// Makes the claim on `id` committing; answers its record as it is now.
+    pub(super) fn commit(&mut self, id: &ClaimId, token: Token, at: Timestamp) -> Option<&Record> {
+        let record = &mut self.claims.get_mut(id)?.record;
+        if let Some((until, _)) = lease(record) {
+            self.leases.remove(&(until, *id));
+        }
+        record.state = State::Committing { holder: token };
+        record.last_seen = record.last_seen.max(at);
+        Some(record)
+    }
+
+    /// The record underneath `id` is gone.
+    pub(super) fn bare(&mut self, id: &ClaimId) {
+        if let Some(held) = self.claims.get_mut(id) {
+            held.under = None;
+        }
     }
 
     /// Whether `token` holds `id` and has not begun to commit it.
@@ -85,25 +117,30 @@ impl HeldClaims {
         self.get(id).and_then(lease).is_some_and(|(until, _)| until <= at)
     }
 
-    /// Up to `most` records in the order of their ids, from behind `after`.
-    pub(super) fn range(&self, after: Option<&ClaimId>, most: usize) -> impl Iterator<Item = &Record> {
-        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
-        self.claims.range((from, Bound::Unbounded)).map(|(_, claim)| &claim.record).take(most)
+    /// Up to `most` records in the order of their ids.
+    pub(super) fn range(&self, ids: IdRange, most: usize) -> impl Iterator<Item = &Record> {
+        self.claims.range(ids).map(|(_, held)| &held.record).take(most)
     }
 
-    /// Forgets up to `most` claims whose lease ran out at `before` or
-    /// earlier; answers how many went.
-    pub(super) fn forget_abandoned(&mut self, before: Timestamp, most: usize) -> usize {
-        let gone: Vec<ClaimId> = self
-            .leases
-            .iter()
-            .take_while(|(until, _)| *until <= before)
-            .take(most)
-            .map(|(_, id)| *id)
-            .collect();
-        for id in &gone {
-            self.remove(id);
-        }
-        gone.len()
+    /// Up to `most` ids whose keys have this mark, in their order, from behind
+    /// `after`.
+    pub(super) fn keyed(
+        &self,
+        mark: u64,
+        after: Option<ClaimId>,
+        most: usize,
+    ) -> impl Iterator<Item = ClaimId> {
+        let from = match after {
+            Some(id) => Bound::Excluded((mark, id)),
+            None => Bound::Included((mark, ClaimId::FIRST)),
+        };
+        let to = Bound::Included((mark, ClaimId::LAST));
+        self.keys.range((from, to)).map(|(_, id)| *id).take(most)
+    }
+
+    /// Up to `most` claims whose lease ran out at `before` or earlier.
+    pub(super) fn abandoned(&self, before: Timestamp, most: usize) -> Vec<ClaimId> {
+        let due = self.leases.iter().take_while(|(until, _)| *until <= before);
+        due.take(most).map(|(_, id)| *id).collect()
     }
 }

@@ -1,6 +1,7 @@
 //! The decisions about one slot, as functions of values.
 
-use super::super::{Outcome, Record, Slot, State, Token};
+use super::super::record::Touch;
+use super::super::{Claimed, Outcome, Record, Slot, State, Token};
 use crate::clock::Timestamp;
 use crate::config::{InDoubt, OnConflict};
 
@@ -13,10 +14,31 @@ pub(super) enum Verdict {
     Conflict,
 }
 
+impl Verdict {
+    /// How the record answers; `None` where the slot is to be claimed.
+    pub(super) fn touch(self) -> Option<Touch> {
+        match self {
+            Verdict::New => None,
+            Verdict::Settled { .. } | Verdict::InFlight { .. } => Some(Touch::Duplicate),
+            Verdict::Conflict => Some(Touch::Conflict),
+        }
+    }
+
+    /// The answer with the record that gave it.
+    pub(super) fn answer(self, record: Record) -> Claimed {
+        let record = Box::new(record);
+        match self {
+            Verdict::New => Claimed::New { previous: Some(record) },
+            Verdict::Settled { conflict } => Claimed::Settled { record, conflict },
+            Verdict::InFlight { conflict } => Claimed::InFlight { record, conflict },
+            Verdict::Conflict => Claimed::Conflict { record },
+        }
+    }
+}
+
 /// Judges a slot by the record that stands for its id: not an expired one, nor
 /// a pending one whose lease has run out.
-pub(super) fn judge(standing: Option<&Record>, slot: &Slot, token: Token) -> Verdict {
-    let Some(record) = standing else { return Verdict::New };
+pub(super) fn judge(record: &Record, slot: &Slot, token: Token) -> Verdict {
     match record.state {
         State::Settled(Outcome::Deferred(_) | Outcome::Refused(_)) => return Verdict::New,
         // The caller asks again because the first answer never reached it.

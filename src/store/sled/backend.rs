@@ -1,23 +1,29 @@
-//! Two trees of sled for what is settled, and the commit log for what is open.
+//! Trees of sled for what is settled, and the commit log for what is open.
 
 use std::collections::HashMap;
 use std::fs::File;
 use std::io;
-use std::ops::{Bound, RangeBounds};
+use std::ops::Bound;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use ::sled::{Db, IVec, Tree};
 
-use super::super::ledger::Backend;
+use super::super::ledger::{Backend, IdRange};
+use super::super::record::key_mark;
 use super::super::worker::Poison;
-use super::super::{ClaimId, Record, StoreFault};
+use super::super::{ClaimId, Count, Record, StoreFault};
 use super::codec;
+use super::keys;
 use super::log::{CommitLog, Serial};
 use super::open::Opened;
 use crate::clock::Timestamp;
 
-/// Records in sled, which writes both trees to one log and after a crash takes
+/// There where every record has its entry in the index of keys. A store that an
+/// earlier version made lacks it until all of that is entered.
+const INDEXED: &[u8] = b"keys indexed";
+
+/// Records in sled, which writes all trees to one log and after a crash takes
 /// that up as far as it is whole; open ones in the [`CommitLog`], from which
 /// they are taken back only when sled has what ended them for good.
 #[derive(Debug)]
@@ -26,7 +32,14 @@ pub(super) struct SledBackend {
     claims: Tree,
     /// expiry in milliseconds, big-endian, then id -> nothing
     expiry: Tree,
+    /// mark of the key, big-endian, then id -> nothing
+    keys: Tree,
+    /// hour, tenant, rule -> tally; see [`keys::count`]
+    counts: Tree,
+    /// Its own tree holds what is known of the others: [`INDEXED`].
     db: Db,
+    /// Every record has its entry in `keys`.
+    indexed: bool,
     /// sled's data file.
     data: File,
     commits: CommitLog,
@@ -54,9 +67,24 @@ impl SledBackend {
             open.entry(id).or_default().push((serial, bytes));
         }
         let tree = |name: &str| db.open_tree(name).map_err(|error| failed(&error));
-        let (claims, expiry) = (tree("claims")?, tree("expiry")?);
-        let (ended, path) = (Vec::new(), path.to_owned());
-        let mut backend = Self { claims, expiry, db, data, commits, open, ended, path, poison, _lock: lock };
+        let mut backend = Self {
+            claims: tree("claims")?,
+            expiry: tree("expiry")?,
+            keys: tree("keys")?,
+            counts: tree("counts")?,
+            indexed: db.contains_key(INDEXED).map_err(|error| failed(&error))?,
+            db,
+            data,
+            commits,
+            open,
+            ended: Vec::new(),
+            path: path.to_owned(),
+            poison,
+            _lock: lock,
+        };
+        if !backend.indexed && backend.claims.is_empty() {
+            backend.set_indexed()?;
+        }
         for (serial, bytes) in left.settled {
             let record = codec::decode(&bytes).map_err(|why| backend.unreadable(&why))?;
             backend.settle_again(&record, bytes)?;
@@ -72,6 +100,7 @@ impl SledBackend {
         if self.get(&record.id)?.as_ref().is_some_and(later) {
             return Ok(());
         }
+        self.add_key(key_mark(&record.key), &record.id)?;
         self.add_expiry(record.expires, &record.id)?;
         self.claims.insert(record.id.0, bytes).map_err(|error| self.broken(&error))?;
         Ok(())
@@ -94,6 +123,17 @@ impl SledBackend {
             self.commits.sync()
         };
         written.map_err(|error| self.unwritable(&error))
+    }
+
+    /// As an earlier version left it. False where that failed.
+    #[cfg(test)]
+    pub(super) fn forget_index(&self) -> bool {
+        self.keys.clear().is_ok() && self.db.remove(INDEXED).is_ok() && self.flush().is_ok()
+    }
+
+    #[cfg(test)]
+    pub(super) fn has_entries(&self) -> bool {
+        !self.claims.is_empty() && self.keys.len() == self.claims.len()
     }
 
     /// For a failed write: ends all use of the store.
@@ -125,22 +165,9 @@ fn failure(path: &Path, error: &dyn std::fmt::Display) -> String {
     )
 }
 
-fn expiry_key(at: Timestamp, id: &ClaimId) -> [u8; 40] {
-    let mut key = [0; 40];
-    key[..8].copy_from_slice(&at.as_millis().to_be_bytes());
-    key[8..].copy_from_slice(&id.0);
-    key
-}
-
-fn parse_expiry_key(key: &IVec) -> Option<(Timestamp, ClaimId)> {
-    let (at, id) = key.split_first_chunk::<8>()?;
-    Some((Timestamp::from_millis(u64::from_be_bytes(*at)), ClaimId(id.try_into().ok()?)))
-}
-
-/// From behind `after`, or from the start.
-fn behind(after: Option<&ClaimId>) -> impl RangeBounds<Vec<u8>> + use<> {
-    let from = after.map_or(Bound::Unbounded, |id| Bound::Excluded(id.0.to_vec()));
-    (from, Bound::Unbounded)
+/// The same bounds for sled.
+fn bytes((from, to): IdRange) -> (Bound<[u8; 32]>, Bound<[u8; 32]>) {
+    (from.map(|id| id.0), to.map(|id| id.0))
 }
 
 impl Backend for SledBackend {
@@ -167,9 +194,9 @@ impl Backend for SledBackend {
         Ok(())
     }
 
-    fn range(&self, after: Option<&ClaimId>, most: usize) -> Result<Vec<Record>, StoreFault> {
+    fn range(&self, ids: IdRange, most: usize) -> Result<Vec<Record>, StoreFault> {
         let mut records = Vec::new();
-        for entry in self.claims.range(behind(after)) {
+        for entry in self.claims.range(bytes(ids)) {
             if records.len() == most {
                 break;
             }
@@ -183,20 +210,82 @@ impl Backend for SledBackend {
     }
 
     fn add_expiry(&mut self, at: Timestamp, id: &ClaimId) -> Result<(), StoreFault> {
-        self.expiry.insert(expiry_key(at, id), &[]).map_err(|error| self.broken(&error))?;
+        self.expiry.insert(keys::expiry(at, id), &[]).map_err(|error| self.broken(&error))?;
         Ok(())
     }
 
     fn remove_expiry(&mut self, at: Timestamp, id: &ClaimId) -> Result<(), StoreFault> {
-        self.expiry.remove(expiry_key(at, id)).map_err(|error| self.broken(&error))?;
+        self.expiry.remove(keys::expiry(at, id)).map_err(|error| self.broken(&error))?;
         Ok(())
     }
 
     fn due(&self, now: Timestamp, most: usize) -> Result<Vec<(Timestamp, ClaimId)>, StoreFault> {
-        let last = expiry_key(now, &ClaimId([0xff; 32]));
+        let last = keys::expiry(now, &ClaimId([0xff; 32]));
         let keys = self.expiry.range(..=last).keys().take(most);
         let keys: Vec<IVec> = keys.collect::<Result<_, _>>().map_err(|error| self.broken(&error))?;
-        Ok(keys.iter().filter_map(parse_expiry_key).collect())
+        Ok(keys.iter().filter_map(keys::parse_expiry).collect())
+    }
+
+    fn add_key(&mut self, mark: u64, id: &ClaimId) -> Result<(), StoreFault> {
+        self.keys.insert(keys::marked(mark, id), &[]).map_err(|error| self.broken(&error))?;
+        Ok(())
+    }
+
+    fn remove_key(&mut self, mark: u64, id: &ClaimId) -> Result<(), StoreFault> {
+        self.keys.remove(keys::marked(mark, id)).map_err(|error| self.broken(&error))?;
+        Ok(())
+    }
+
+    fn keyed(&self, mark: u64, after: Option<&ClaimId>, most: usize) -> Result<Vec<ClaimId>, StoreFault> {
+        let first = Bound::Included(keys::marked(mark, &ClaimId::FIRST));
+        let from = after.map_or(first, |id| Bound::Excluded(keys::marked(mark, id)));
+        let to = Bound::Included(keys::marked(mark, &ClaimId::LAST));
+        let found = self.keys.range((from, to)).keys().take(most);
+        let found: Vec<IVec> = found.collect::<Result<_, _>>().map_err(|error| self.broken(&error))?;
+        Ok(found.iter().filter_map(keys::parse_marked).collect())
+    }
+
+    fn is_indexed(&self) -> bool {
+        self.indexed
+    }
+
+    fn set_indexed(&mut self) -> Result<(), StoreFault> {
+        self.db.insert(INDEXED, &[]).map_err(|error| self.broken(&error))?;
+        self.indexed = true;
+        Ok(())
+    }
+
+    fn add_count(&mut self, delta: &Count) -> Result<(), StoreFault> {
+        let key = keys::count(delta);
+        let mut tally = delta.tally;
+        if let Some(before) = self.counts.get(&key).map_err(|error| self.broken(&error))? {
+            tally += codec::decode_tally(&before).map_err(|why| self.unreadable(&why))?;
+        }
+        let tally = codec::encode_tally(&tally).map_err(|why| self.unreadable(&why))?;
+        self.counts.insert(key, tally).map_err(|error| self.broken(&error))?;
+        Ok(())
+    }
+
+    fn counts(&self, from: u64, after: Option<&Count>, most: usize) -> Result<Vec<Count>, StoreFault> {
+        let first = Bound::Included(from.to_be_bytes().to_vec());
+        let from = after.map_or(first, |after| Bound::Excluded(keys::count(after)));
+        let mut counts = Vec::new();
+        for entry in self.counts.range((from, Bound::Unbounded)).take(most) {
+            let (key, tally) = entry.map_err(|error| self.broken(&error))?;
+            let tally = codec::decode_tally(&tally).map_err(|why| self.unreadable(&why))?;
+            let count = keys::parse_count(&key, tally);
+            counts.push(count.ok_or_else(|| self.unreadable("a count has a damaged key"))?);
+        }
+        Ok(counts)
+    }
+
+    fn remove_counts(&mut self, before: u64, most: usize) -> Result<(), StoreFault> {
+        let old = self.counts.range(..before.to_be_bytes().to_vec()).keys().take(most);
+        let old: Vec<IVec> = old.collect::<Result<_, _>>().map_err(|error| self.broken(&error))?;
+        for key in old {
+            self.counts.remove(key).map_err(|error| self.broken(&error))?;
+        }
+        Ok(())
     }
 
     fn put_open(&mut self, record: &Record) -> Result<(), StoreFault> {

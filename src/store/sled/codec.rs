@@ -1,11 +1,22 @@
 //! How a record looks on disk: one byte of version, then the record in
 //! [postcard](https://postcard.jamesmunns.com/wire-format).
 
-use super::super::Record;
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use super::super::{Attempt, ClaimId, Fingerprint, Record, State, Tally};
+use crate::clock::Timestamp;
 
 /// Goes up whenever the shape of [`Record`], or of anything in it, changes. A
 /// test holds the bytes of a known record, so that it is not forgotten.
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
+
+/// The version before, which is still read.
+const FIRST: u8 = 1;
+
+/// The version of a [`Tally`].
+const TALLY: u8 = 1;
 
 /// The bytes of a record.
 pub(super) fn encode(record: &Record) -> Result<Vec<u8>, String> {
@@ -14,13 +25,89 @@ pub(super) fn encode(record: &Record) -> Result<Vec<u8>, String> {
 
 /// The record in `bytes`, else what is wrong with them.
 pub(super) fn decode(bytes: &[u8]) -> Result<Record, String> {
+    let damaged = |error: postcard::Error| format!("a record is damaged: {error}");
     match bytes.split_first() {
-        Some((&VERSION, body)) => {
-            postcard::from_bytes(body).map_err(|error| format!("a record is damaged: {error}"))
-        }
+        Some((&VERSION, body)) => postcard::from_bytes(body).map_err(damaged),
+        Some((&FIRST, body)) => postcard::from_bytes(body).map(FirstRecord::now).map_err(damaged),
         Some((version, _)) => Err(format!(
-            "a record has format {version}, and this mailonce knows only {VERSION}: use the version that wrote it"
+            "a record has format {version}, and this mailonce knows only {FIRST} to {VERSION}: use the version \
+             that wrote it"
         )),
         None => Err("a record is empty".into()),
+    }
+}
+
+/// The bytes of a tally.
+pub(super) fn encode_tally(tally: &Tally) -> Result<Vec<u8>, String> {
+    postcard::to_extend(tally, vec![TALLY]).map_err(|error| format!("a count can't be encoded: {error}"))
+}
+
+/// The tally in `bytes`, else what is wrong with them.
+pub(super) fn decode_tally(bytes: &[u8]) -> Result<Tally, String> {
+    match bytes.split_first() {
+        Some((&TALLY, body)) => {
+            postcard::from_bytes(body).map_err(|error| format!("a count is damaged: {error}"))
+        }
+        Some((version, _)) => Err(format!(
+            "a count has format {version}, and this mailonce knows only {TALLY}: use the version that wrote it"
+        )),
+        None => Err("a count is empty".into()),
+    }
+}
+
+/// A record as version 1 wrote it.
+#[derive(Deserialize)]
+struct FirstRecord {
+    id: ClaimId,
+    tenant: String,
+    strategy: String,
+    key: String,
+    recipient: String,
+    sender: String,
+    rule: String,
+    fingerprint: Fingerprint,
+    state: State,
+    upstream: String,
+    message_id: Option<String>,
+    date: Option<String>,
+    size: u64,
+    attempts: Vec<Attempt>,
+    attempt_count: u64,
+    first_seen: Timestamp,
+    last_seen: Timestamp,
+    settled_at: Option<Timestamp>,
+    duplicates: u64,
+    window: Duration,
+    expires: Timestamp,
+    delivered: Vec<u64>,
+}
+
+impl FirstRecord {
+    fn now(self) -> Record {
+        Record {
+            id: self.id,
+            tenant: self.tenant,
+            strategy: self.strategy,
+            key: self.key,
+            recipient: self.recipient,
+            sender: self.sender,
+            rule: self.rule,
+            fingerprint: self.fingerprint,
+            state: self.state,
+            upstream: self.upstream,
+            message_id: self.message_id,
+            date: self.date,
+            size: self.size,
+            attempts: self.attempts,
+            attempt_count: self.attempt_count,
+            first_seen: self.first_seen,
+            last_seen: self.last_seen,
+            settled_at: self.settled_at,
+            duplicates: self.duplicates,
+            window: self.window,
+            expires: self.expires,
+            delivered: self.delivered,
+            suppressed: Vec::new(),
+        }
     }
 }

@@ -11,6 +11,7 @@
 
 mod backend;
 mod codec;
+mod keys;
 mod log;
 mod open;
 #[cfg(test)]

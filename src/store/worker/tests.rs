@@ -4,6 +4,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use super::super::contract::{
     accepted, at, claim, deferred, id, is_new, send, settle, settlement, slot, token,
 };
+use super::super::ledger::IdRange;
 use super::super::memory::MapBackend;
 use super::*;
 
@@ -29,8 +30,8 @@ impl Backend for Synced {
     fn remove(&mut self, id: &ClaimId) -> Result<(), StoreFault> {
         self.map.remove(id)
     }
-    fn range(&self, after: Option<&ClaimId>, most: usize) -> Result<Vec<Record>, StoreFault> {
-        self.map.range(after, most)
+    fn range(&self, ids: IdRange, most: usize) -> Result<Vec<Record>, StoreFault> {
+        self.map.range(ids, most)
     }
     fn add_expiry(&mut self, at: Timestamp, id: &ClaimId) -> Result<(), StoreFault> {
         self.map.add_expiry(at, id)
@@ -40,6 +41,30 @@ impl Backend for Synced {
     }
     fn due(&self, now: Timestamp, most: usize) -> Result<Vec<(Timestamp, ClaimId)>, StoreFault> {
         self.map.due(now, most)
+    }
+    fn add_key(&mut self, mark: u64, id: &ClaimId) -> Result<(), StoreFault> {
+        self.map.add_key(mark, id)
+    }
+    fn remove_key(&mut self, mark: u64, id: &ClaimId) -> Result<(), StoreFault> {
+        self.map.remove_key(mark, id)
+    }
+    fn keyed(&self, mark: u64, after: Option<&ClaimId>, most: usize) -> Result<Vec<ClaimId>, StoreFault> {
+        self.map.keyed(mark, after, most)
+    }
+    fn is_indexed(&self) -> bool {
+        self.map.is_indexed()
+    }
+    fn set_indexed(&mut self) -> Result<(), StoreFault> {
+        self.map.set_indexed()
+    }
+    fn add_count(&mut self, delta: &Count) -> Result<(), StoreFault> {
+        self.map.add_count(delta)
+    }
+    fn counts(&self, from: u64, after: Option<&Count>, most: usize) -> Result<Vec<Count>, StoreFault> {
+        self.map.counts(from, after, most)
+    }
+    fn remove_counts(&mut self, before: u64, most: usize) -> Result<(), StoreFault> {
+        self.map.remove_counts(before, most)
     }
     fn put_open(&mut self, record: &Record) -> Result<(), StoreFault> {
         self.map.put_open(record)

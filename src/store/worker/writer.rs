@@ -7,8 +7,11 @@ use std::time::{Duration, Instant};
 use super::inbox::Inbox;
 use super::{Answer, Poison};
 use crate::clock::Timestamp;
-use crate::store::ledger::{Backend, Ledger};
-use crate::store::{ClaimId, ClaimRequest, Claimed, Query, Record, Settlement, StoreFault, Token};
+use crate::store::ledger::{Backend, Ledger, Progress};
+use crate::store::{
+    Census, Change, ClaimId, ClaimRequest, Claimed, Count, Imported, Query, Record, Resolution, Settlement,
+    StoreFault, Token,
+};
 
 /// One call of the store, with where its answer goes.
 pub(super) enum Request {
@@ -41,6 +44,33 @@ pub(super) enum Request {
         now: Timestamp,
         answer: Answer<(Vec<Record>, Option<ClaimId>)>,
     },
+    Forget {
+        id: ClaimId,
+        at: Timestamp,
+        answer: Answer<Change>,
+    },
+    Resolve {
+        id: ClaimId,
+        as_: Resolution,
+        at: Timestamp,
+        answer: Answer<Change>,
+    },
+    Import {
+        records: Vec<Record>,
+        now: Timestamp,
+        answer: Answer<Imported>,
+    },
+    Count {
+        deltas: Vec<Count>,
+        answer: Answer<()>,
+    },
+    /// The next piece of the counts.
+    Counts {
+        since: Timestamp,
+        after: Option<Count>,
+        answer: Answer<Vec<Count>>,
+    },
+    Census(Answer<Census>),
     Sweep {
         now: Timestamp,
         most: usize,
@@ -52,6 +82,16 @@ pub(super) enum Request {
 /// How long something written may stay off the disk while nobody waits for it.
 const IDLE: Duration = Duration::from_millis(100);
 
+/// Records that are counted at once after an opening: a claim that comes
+/// meanwhile waits for one such slice, a millisecond at most.
+const SLICE: usize = 128;
+
+/// Between two slices, so that the count takes a part of a processor only.
+const BREATHER: Duration = Duration::from_millis(2);
+
+/// Counts that are read in one piece.
+pub(super) const COUNTS: usize = 1000;
+
 pub(super) struct Writer<B> {
     ledger: Ledger<B>,
     inbox: Arc<Inbox>,
@@ -60,11 +100,20 @@ pub(super) struct Writer<B> {
     waiting: Vec<Answer<()>>,
     /// Since when something is written that is not durable yet.
     dirty_since: Option<Instant>,
+    /// When the next slice of the census is due; `None` when all is counted.
+    next_slice: Option<Instant>,
 }
 
 impl<B: Backend> Writer<B> {
     pub(super) fn new(ledger: Ledger<B>, inbox: Arc<Inbox>, poison: Arc<Poison>) -> Self {
-        Self { ledger, inbox, poison, waiting: Vec::new(), dirty_since: None }
+        Self {
+            ledger,
+            inbox,
+            poison,
+            waiting: Vec::new(),
+            dirty_since: None,
+            next_slice: Some(Instant::now()),
+        }
     }
 
     /// Until closed, or until nobody is left who could call.
@@ -88,18 +137,42 @@ impl<B: Backend> Writer<B> {
     fn serve(&mut self) -> Option<Answer<()>> {
         let mut requests = Vec::new();
         let mut closing = None;
-        while closing.is_none() && self.inbox.wait(self.dirty_since.map(|since| since + IDLE), &mut requests)
-        {
+        while closing.is_none() && self.inbox.wait(self.next_duty(), &mut requests) {
             closing = self.carry_out(&mut requests);
             let due = self.dirty_since.is_some_and(|since| since.elapsed() >= IDLE);
             if due {
-                self.checkpoint();
+                // Whoever waited has heard of a fault.
+                let _ = self.checkpoint();
             } else if !self.waiting.is_empty() {
                 self.sync();
             }
+            if self.next_slice.is_some_and(|due| due <= Instant::now()) {
+                self.count_some();
+            }
         }
-        self.checkpoint();
+        let _ = self.checkpoint();
         closing
+    }
+
+    /// When there is something to do though nobody asks.
+    fn next_duty(&self) -> Option<Instant> {
+        let flush = self.dirty_since.map(|since| since + IDLE);
+        flush.into_iter().chain(self.next_slice).min()
+    }
+
+    /// A slice of the census.
+    fn count_some(&mut self) {
+        if !self.ledger.backend().is_indexed() {
+            self.written();
+        }
+        self.next_slice = match self.sound().and_then(|ledger| ledger.count_some(SLICE)) {
+            Ok(Progress::Counting) => Some(Instant::now() + BREATHER),
+            Ok(Progress::Complete) => None,
+            Err(fault) => {
+                tracing::warn!(%fault, "the claims can't be counted any further");
+                None
+            }
+        };
     }
 
     /// Stops at the wish to close; what is behind it goes unanswered.
@@ -119,10 +192,20 @@ impl<B: Backend> Writer<B> {
     }
 
     /// Also for what nobody waits for.
-    fn checkpoint(&mut self) {
+    fn checkpoint(&mut self) -> Result<(), StoreFault> {
         self.dirty_since = None;
         let result = self.sound().and_then(Ledger::checkpoint);
         self.acknowledge(&result);
+        result
+    }
+
+    /// Answers when what was done is on stable storage, whatever that takes:
+    /// operators do it now and then.
+    fn make_lasting<T>(&mut self, done: Result<T, StoreFault>, answer: Answer<T>) {
+        // Some may be written though not all could be.
+        self.written();
+        let lasting = done.and_then(|value| self.checkpoint().map(|()| value));
+        let _ = answer.send(lasting);
     }
 
     /// A failed sync is final: the kernel may have thrown the unwritten pages
@@ -165,6 +248,30 @@ impl<B: Backend> Writer<B> {
             }
             Request::List { query, now, answer } => {
                 let _ = answer.send(self.sound().and_then(|ledger| ledger.list(&query, now)));
+            }
+            Request::Forget { id, at, answer } => {
+                let done = self.sound().and_then(|ledger| ledger.forget(&id, at));
+                self.make_lasting(done, answer);
+            }
+            Request::Resolve { id, as_, at, answer } => {
+                let done = self.sound().and_then(|ledger| ledger.resolve(&id, as_, at));
+                self.make_lasting(done, answer);
+            }
+            Request::Import { records, now, answer } => {
+                let done = self.sound().and_then(|ledger| ledger.import(records, now));
+                self.make_lasting(done, answer);
+            }
+            Request::Count { deltas, answer } => {
+                let counted = self.sound().and_then(|ledger| ledger.count(&deltas));
+                self.written();
+                let _ = answer.send(counted);
+            }
+            Request::Counts { since, after, answer } => {
+                let counts = self.sound().and_then(|ledger| ledger.counts(since, after.as_ref(), COUNTS));
+                let _ = answer.send(counts);
+            }
+            Request::Census(answer) => {
+                let _ = answer.send(self.sound().map(|ledger| ledger.census()));
             }
             Request::Sweep { now, most, answer } => {
                 let swept = self.sound().and_then(|ledger| ledger.sweep(now, most));

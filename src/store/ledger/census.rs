@@ -1,0 +1,148 @@
+//! How many claims there are, without looking: counted as they come and go.
+//!
+//! What was in the backend before is counted in slices, in the order of the
+//! ids. A change behind the cursor changes the figures; one ahead of it does
+//! not, for the cursor will find what came of it. Held claims count from the
+//! start, and hide the record underneath them.
+
+use std::collections::HashMap;
+use std::ops::Bound;
+
+use super::super::record::key_mark;
+use super::super::{Census, ClaimId, Record, StateName, StoreFault};
+use super::held::Under;
+use super::{Backend, Ledger};
+
+/// The figures, and how far the cursor is.
+#[derive(Debug, Default)]
+pub(super) struct Figures {
+    census: Census,
+    tenants: HashMap<String, u64>,
+    /// The last id that the cursor has passed.
+    passed: Option<ClaimId>,
+}
+
+/// How far the count of an opened store is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// More is to be counted.
+    Counting,
+    /// Everything is.
+    Complete,
+}
+
+impl Figures {
+    /// How many live records a tenant has.
+    pub(super) fn of_tenant(&self, tenant: &str) -> u64 {
+        self.tenants.get(tenant).copied().unwrap_or(0)
+    }
+
+    fn of_state(&mut self, state: StateName) -> &mut u64 {
+        match state {
+            StateName::Pending => &mut self.census.pending,
+            StateName::Committing => &mut self.census.committing,
+            StateName::Accepted => &mut self.census.accepted,
+            StateName::Deferred => &mut self.census.deferred,
+            StateName::Refused => &mut self.census.refused,
+            StateName::InDoubt => &mut self.census.in_doubt,
+        }
+    }
+
+    /// A held claim came.
+    pub(super) fn add(&mut self, state: StateName, tenant: &str) {
+        *self.of_state(state) += 1;
+        match self.tenants.get_mut(tenant) {
+            Some(count) => *count += 1,
+            None => drop(self.tenants.insert(tenant.to_owned(), 1)),
+        }
+    }
+
+    /// A held claim went.
+    pub(super) fn remove(&mut self, state: StateName, tenant: &str) {
+        let count = self.of_state(state);
+        *count = count.saturating_sub(1);
+        if let Some(count) = self.tenants.get_mut(tenant) {
+            *count = count.saturating_sub(1);
+            if *count == 0 {
+                self.tenants.remove(tenant);
+            }
+        }
+    }
+
+    /// A held claim's state changed.
+    pub(super) fn change(&mut self, from: StateName, to: StateName) {
+        let count = self.of_state(from);
+        *count = count.saturating_sub(1);
+        *self.of_state(to) += 1;
+    }
+
+    /// A record of the backend came to light: written, or uncovered.
+    pub(super) fn shown(&mut self, id: &ClaimId, state: StateName, tenant: &str) {
+        if self.has_passed(id) {
+            self.add(state, tenant);
+        }
+    }
+
+    /// A record of the backend went: removed, or covered.
+    pub(super) fn hidden(&mut self, id: &ClaimId, state: StateName, tenant: &str) {
+        if self.has_passed(id) {
+            self.remove(state, tenant);
+        }
+    }
+
+    pub(super) fn uncovered(&mut self, id: &ClaimId, under: Option<&Under>) {
+        if let Some(under) = under {
+            self.shown(id, under.state, &under.tenant);
+        }
+    }
+
+    pub(super) fn covered(&mut self, id: &ClaimId, under: Option<&Under>) {
+        if let Some(under) = under {
+            self.hidden(id, under.state, &under.tenant);
+        }
+    }
+
+    fn has_passed(&self, id: &ClaimId) -> bool {
+        self.census.complete || self.passed.as_ref().is_some_and(|passed| id <= passed)
+    }
+}
+
+impl<B: Backend> Ledger<B> {
+    /// See [`super::super::Store::census`].
+    pub fn census(&self) -> Census {
+        self.figures.census
+    }
+
+    /// Counts up to `most` more of the records that were there at the opening,
+    /// and enters their keys into the index where an earlier version left none.
+    pub fn count_some(&mut self, most: usize) -> Result<Progress, StoreFault> {
+        if self.figures.census.complete {
+            return Ok(Progress::Complete);
+        }
+        let from = self.figures.passed.map_or(Bound::Unbounded, Bound::Excluded);
+        let records = self.backend.range((from, Bound::Unbounded), most)?;
+        let indexed = self.backend.is_indexed();
+        for record in &records {
+            if !indexed {
+                self.backend.add_key(key_mark(&record.key), &record.id)?;
+            }
+            self.pass(record);
+        }
+        if records.len() == most {
+            return Ok(Progress::Counting);
+        }
+        if !indexed {
+            self.backend.set_indexed()?;
+        }
+        self.figures.census.complete = true;
+        Ok(Progress::Complete)
+    }
+
+    /// The cursor passes a record of the backend.
+    fn pass(&mut self, record: &Record) {
+        self.figures.passed = Some(record.id);
+        if self.held.get(&record.id).is_none() {
+            self.figures.add(record.state.name(), &record.tenant);
+        }
+    }
+}
