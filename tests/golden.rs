@@ -11,7 +11,7 @@
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
-use mailonce::message::fingerprint::{Fingerprint, fingerprint};
+use mailonce::message::fingerprint::{Exclude, Fingerprint, fingerprint};
 
 const GENERATORS: [&str; 5] = ["actionmailer", "django", "javamail", "nodemailer", "phpmailer"];
 const MESSAGES: [&str; 3] = ["first", "again", "other"];
@@ -26,7 +26,7 @@ fn message(generator: &str, name: &str) -> Vec<u8> {
 }
 
 fn of(generator: &str, name: &str) -> Fingerprint {
-    fingerprint(&message(generator, name))
+    fingerprint(&message(generator, name), &Exclude::default())
 }
 
 /// The lines of a header field, without its name.
