@@ -248,7 +248,7 @@ fn hostile_mime_costs_bounded_time() {
         format!("Subject: {}\r\n\r\n", "=?".repeat(120_000)),
         format!("From: {}\r\n\r\n", "(<\",".repeat(60_000)),
         format!("Content-Type: a/b; {}=\r\n\r\n", "x*".repeat(120_000)),
-        format!("\r\n{}", "cid:".repeat(500_000)),
+        mixed("b", &["Content-ID: <a>\r\n\r\nx", &format!("\r\n{}", "cid:".repeat(500_000))]),
         format!("\r\n{}", "\r\n".repeat(1_000_000)),
     ];
     for message in all {
