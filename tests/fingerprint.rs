@@ -34,7 +34,7 @@ fn shown(message: &[u8]) -> String {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 256, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn every_rendering_of_one_mail_has_one_fingerprint(mail in mail(), seeds in any::<(u64, u64)>()) {
@@ -63,8 +63,10 @@ proptest! {
         let all = ingredients(&message, &Exclude::default()).list;
         let ours: Vec<String> = all.into_iter().map(|one| one.value).filter(|value| value.contains(" octets, SHA-256 ")).collect();
         let mut theirs = Vec::new();
-        // It knows no comments behind an encoding.
-        prop_assume!(!shown(&message).to_lowercase().contains("base64 (a comment)"));
+        // It knows no comments behind an encoding, and not every boundary that
+        // is cut in pieces.
+        let strange = ["base64 (a comment)", "boundary*0"];
+        prop_assume!(!strange.iter().any(|way| shown(&message).to_lowercase().contains(way)));
         if files(&mail_parser::MessageParser::default().parse(&message).unwrap(), &mut theirs).is_some() {
             prop_assert_eq!(ours, theirs, "{}", shown(&message));
         }
