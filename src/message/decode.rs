@@ -144,17 +144,27 @@ pub fn escapes(value: &[u8], mark: u8) -> Vec<u8> {
     out
 }
 
+/// Octets of base64 that are gathered for one call of the decoder.
+const BLOCK: usize = 16 * 1024;
+
 /// Base64 with blanks and line ends anywhere; `None` if anything else is in it.
 pub fn base64(value: &[u8]) -> Option<Vec<u8>> {
-    let mut packed = Vec::with_capacity(value.len());
-    for line in value.split(|&b| b == b'\n') {
-        let line = line.trim_ascii();
-        match line.iter().any(u8::is_ascii_whitespace) {
-            false => packed.extend_from_slice(line),
-            true => packed.extend(line.iter().filter(|b| !b.is_ascii_whitespace())),
+    let mut out = Vec::with_capacity(value.len() / 4 * 3 + 3);
+    let mut block = Vec::with_capacity(2 * BLOCK + 4);
+    for piece in value.split(|&b| b == b'\n').flat_map(|line| line.trim_ascii().chunks(BLOCK)) {
+        block.extend(piece.iter().filter(|b| !b.is_ascii_whitespace()));
+        if block.len() > BLOCK {
+            // The last group may be the padded one, which only the end may be.
+            let whole = (block.len() - 1) / 4 * 4;
+            if memchr::memchr(b'=', &block[..whole]).is_some() {
+                return None;
+            }
+            BASE64.decode_vec(&block[..whole], &mut out).ok()?;
+            block.drain(..whole);
         }
     }
-    BASE64.decode(packed).ok()
+    BASE64.decode_vec(&block, &mut out).ok()?;
+    Some(out)
 }
 
 /// Quoted-printable (RFC 2045 §6.7). Every hard line end is CRLF, whatever it

@@ -99,7 +99,14 @@ fn multipart(kind: &str, parts: &[Vec<u8>], dice: &mut Dice) -> (Vec<Vec<u8>>, V
         _ => format!("b {}", dice.next()),
     };
     let fold = dice.pick(&[" ", "\r\n ", "\r\n\t"]);
-    let head = vec![field("Content-Type", &format!("multipart/{kind};{fold}boundary=\"{boundary}\""))];
+    let named = match dice.below(6) {
+        0 => {
+            let (one, other) = boundary.split_at(5);
+            format!("boundary*0=\"{one}\";{fold}boundary*1=\"{other}\"")
+        }
+        _ => format!("boundary=\"{boundary}\""),
+    };
+    let head = vec![field("Content-Type", &format!("multipart/{kind};{fold}{named}"))];
     let mut body = dice.pick(&["", "This is a message in several parts.\r\n"]).as_bytes().to_vec();
     for part in parts {
         body.extend_from_slice(format!("--{boundary}{}\r\n", dice.pick(&["", "", " "])).as_bytes());

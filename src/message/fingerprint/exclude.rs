@@ -12,11 +12,13 @@ use regex_syntax::ParserBuilder;
 /// differs from one without.
 const MARK: &str = "\u{27ea}\u{2026}\u{27eb}";
 /// The memory that one compiled pattern may take, in octets.
-const MAX_SIZE: usize = 1 << 20;
+const MAX_SIZE: usize = 10 << 20;
+/// The memory that one search may keep of what it has worked out.
+const CACHE: usize = 2 << 20;
 /// How far one search goes, in octets. A search is linear, but one for each
 /// match, each to the end of the text, is not. Matches up to half as long are
 /// found whole; longer ones may be cut.
-const WINDOW: usize = 64 * 1024;
+const WINDOW: usize = 16 * 1024;
 /// Matches of one pattern that are taken out of one text, and as many more as
 /// it has KiB. Together with the window this keeps the cost linear.
 const MAX_MATCHES: usize = 10_000;
@@ -26,6 +28,8 @@ const MAX_MATCHES: usize = 10_000;
 ///
 /// A pattern is searched for in the decoded Subject and in each text part, as
 /// lines without trailing blanks, joined by `\n`; `^` and `$` match at lines.
+/// A match of up to 8 KiB is found wherever it stands; of a longer one only a
+/// piece may be taken out. The cost is linear in the text, whatever the pattern.
 #[derive(Clone, Default)]
 pub struct Exclude {
     patterns: Arc<[Regex]>,
@@ -54,7 +58,7 @@ impl Exclude {
     ///
     /// # Errors
     /// The first pattern that is no regular expression, matches the empty
-    /// text, which would take nothing out, or takes over 1 MiB when compiled.
+    /// text, which would take nothing out, or takes over 10 MiB when compiled.
     pub fn new(patterns: &[String]) -> Result<Self, ExcludeFault> {
         let compile = |(index, pattern): (usize, &String)| {
             compile(pattern).map_err(|text| ExcludeFault { index, text })
@@ -127,10 +131,10 @@ fn compile(pattern: &str) -> Result<Regex, String> {
         );
     }
     let mut builder = RegexBuilder::new(pattern);
-    builder.multi_line(true).size_limit(MAX_SIZE).dfa_size_limit(2 * MAX_SIZE);
+    builder.multi_line(true).size_limit(MAX_SIZE).dfa_size_limit(CACHE);
     builder.build().map_err(|fault| match fault {
         regex::Error::CompiledTooBig(_) => {
-            "it takes over 1 MiB when compiled; use fewer or smaller repetitions".to_owned()
+            "it takes over 10 MiB when compiled; use fewer or smaller repetitions".to_owned()
         }
         fault => fault.to_string().lines().last().unwrap_or_default().to_owned(),
     })
@@ -175,7 +179,7 @@ mod tests {
             ("a(b", "unclosed group (at character 2)"),
             (r"\p{none}", "Unicode property not found (at character 1)"),
             ("(?=a)", "look-around"),
-            ("(a{1000}){1000}", "over 1 MiB"),
+            ("(a{1000}){1000}", "over 10 MiB"),
             (&format!("{}a{}", "(".repeat(500), ")".repeat(500)), "nest"),
         ] {
             let fault = fault(&["fine", pattern]);
@@ -183,6 +187,16 @@ mod tests {
             assert!(fault.text.contains(text), "{pattern}: {}", fault.text);
             assert!(!fault.text.contains('\n'));
         }
+    }
+
+    #[test]
+    fn usual_patterns_are_not_too_large() {
+        exclude(&[
+            r"[\w-]{8,64}",
+            r"(?i)token=\w{1,128}",
+            r"\d{4}-\d\d-\d\dT[\d:.]+Z",
+            r"https?://\S{1,500}",
+        ]);
     }
 
     #[test]

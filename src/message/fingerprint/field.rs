@@ -104,12 +104,15 @@ impl Structured {
         self.parameters.iter().find(|known| known.name == name.as_bytes())
     }
 
-    /// The octets of a parameter that is for machines. Without quotes it is
-    /// one word, and a comment may follow.
-    pub(super) fn octets(&self, name: &str) -> Option<&[u8]> {
-        let Parameter { value, quoted, .. } = self.plain(name)?;
+    /// A parameter that is for machines, a boundary or a charset. Without
+    /// quotes it is one word, and a comment may follow. Some generators cut
+    /// even these by RFC 2231.
+    pub(super) fn machine(&self, name: &str) -> Option<Vec<u8>> {
+        let Some(Parameter { value, quoted, .. }) = self.plain(name) else {
+            return self.extended(name).map(String::into_bytes);
+        };
         let ends = |b: &u8| !quoted && (b.is_ascii_whitespace() || *b == b'(');
-        value.split(ends).next()
+        value.split(ends).next().map(<[u8]>::to_vec)
     }
 
     /// A parameter as a reader sees it: by RFC 2231, continued and encoded,
@@ -304,6 +307,10 @@ mod tests {
             let shown = String::from_utf8_lossy(value);
             assert_eq!(parsed.text("filename").as_deref(), Some("r\u{e9}sum\u{e9} \"1\".pdf"), "{shown}");
         }
+        let cut =
+            Structured::parse(b"a; boundary*0=\"==ab\"; boundary*1=\"cd==\"; charset*=''utf-8").ok().unwrap();
+        assert_eq!(cut.machine("boundary").as_deref(), Some(&b"==abcd=="[..]));
+        assert_eq!(cut.machine("charset").as_deref(), Some(&b"utf-8"[..]));
         let path = Structured::parse(b"a; name=\"C:\\x;y\"; b=c d").ok().unwrap();
         assert_eq!(
             (path.text("name").unwrap().as_str(), path.text("b").unwrap().as_str()),

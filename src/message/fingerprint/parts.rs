@@ -117,7 +117,7 @@ impl<'a> Parts<'a> {
         let media = if kind.word.is_empty() { default.to_owned() } else { kind.word.clone() };
         if media.starts_with("multipart/") {
             let inner = if media == "multipart/digest" { "message/rfc822" } else { "text/plain" };
-            return self.multipart(section.body, kind.octets("boundary"), inner, depth);
+            return self.multipart(section.body, kind.machine("boundary").as_deref(), inner, depth);
         }
         self.count += 1;
         if self.count > MAX_PARTS {
@@ -137,7 +137,7 @@ impl<'a> Parts<'a> {
             return Ok(());
         }
         let id = section.values("content-id").next().map(content_id).filter(|id| !id.is_empty());
-        let charset = kind.octets("charset").map(|charset| String::from_utf8_lossy(charset).into_owned());
+        let charset = kind.machine("charset").map(|charset| String::from_utf8_lossy(&charset).into_owned());
         self.nodes.push(Node::Leaf(Leaf { face, id, charset, encoding, body: section.body }));
         Ok(())
     }
@@ -178,11 +178,11 @@ fn encoding(section: &Section<'_>) -> Encoding {
     }
 }
 
+/// Without blanks and brackets; some generators make encoded words of it.
 fn content_id(value: &[u8]) -> String {
-    let value = decode::unfold(value);
-    let id = value.trim_ascii();
-    let id = id.strip_prefix(b"<").unwrap_or(id);
-    String::from_utf8_lossy(id.strip_suffix(b">").unwrap_or(id)).into_owned()
+    let id = decode::unstructured(value).replace(' ', "");
+    let id = id.strip_prefix('<').unwrap_or(&id);
+    id.strip_suffix('>').unwrap_or(id).to_owned()
 }
 
 /// The parts of a multipart body (RFC 2046 §5.1.1): what lies between lines of

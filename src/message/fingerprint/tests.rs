@@ -176,6 +176,10 @@ fn content_ids_count_as_the_number_of_their_part() {
     let one = with("1.a@x", "1.a@x", image);
     assert_eq!(one, with("2.b@x", "2.b@x", image));
     assert_eq!(one, with("2.b@x", "2.b%40x", image));
+    assert_eq!(
+        one,
+        with("2.b@x", "2.b@x", &image.replace("<ID>", "=?utf-8?q?=3C2=2Eb?=\r\n =?utf-8?q?=40x=3E?="))
+    );
     assert_ne!(one, with("2.b@x", "3.b@x", image));
     let second = format!("{image}\r\n--b\r\nContent-Type: image/png\r\nContent-ID: <other>\r\n\r\nPNG");
     assert_ne!(with("1.a@x", "1.a@x", &second), with("1.a@x", "other", &second));
@@ -248,7 +252,7 @@ fn hostile_mime_costs_bounded_time() {
         format!("Subject: {}\r\n\r\n", "=?".repeat(120_000)),
         format!("From: {}\r\n\r\n", "(<\",".repeat(60_000)),
         format!("Content-Type: a/b; {}=\r\n\r\n", "x*".repeat(120_000)),
-        format!("\r\n{}", "cid:".repeat(500_000)),
+        mixed("b", &["Content-ID: <a>\r\n\r\nx", &format!("\r\n{}", "cid:".repeat(500_000))]),
         format!("\r\n{}", "\r\n".repeat(1_000_000)),
     ];
     for message in all {
