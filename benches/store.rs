@@ -7,6 +7,10 @@
 //! does: 4 KiB written and `fdatasync`ed on the same file system, in the same
 //! run. The directory must be on the disk in question (default: the working
 //! directory); nothing is left in it.
+//!
+//! With `MAILONCE_BENCH_RECORDS=2000000` in the environment it measures instead
+//! what a store of so many records does: finding by key, and how long claims
+//! wait while an opening counts the records in the background.
 
 use std::fs::File;
 use std::io::{Seek, SeekFrom, Write};
@@ -19,7 +23,8 @@ use mailonce::config::{InDoubt, OnConflict};
 use mailonce::smtp::reply::Reply;
 use mailonce::store::sled::SledStore;
 use mailonce::store::{
-    ClaimId, ClaimRequest, Claimed, Durability, Fingerprint, Outcome, Settlement, Slot, Store, Token,
+    Attempt, ClaimId, ClaimRequest, Claimed, Durability, Fingerprint, Outcome, Query, Record, Selection,
+    Settlement, Slot, State, Store, Token,
 };
 
 type Failure = Box<dyn std::error::Error + Send + std::marker::Sync>;
@@ -34,6 +39,9 @@ fn main() -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
 
     println!("{:<26} {:>9} {:>10} {:>10}", "", "per second", "p50 ms", "p99 ms");
+    if let Some(records) = std::env::var("MAILONCE_BENCH_RECORDS").ok().and_then(|text| text.parse().ok()) {
+        return runtime.block_on(full(&dir.path().join("full"), records));
+    }
     report("fdatasync of 4 KiB", disk(&dir.path().join("disk"))?);
     for writers in WRITERS {
         // A store of its own, so that no cell depends on those before it.
@@ -118,6 +126,78 @@ async fn write(store: &SledStore, writer: u64, begin: Instant) -> Result<Vec<Dur
     Ok(took)
 }
 
+/// What a store with many records does.
+async fn full(path: &std::path::Path, records: u64) -> Result<(), Failure> {
+    let (store, begin) = (SledStore::open(path, SystemClock.now())?.0, Instant::now());
+    for first in (0..records).step_by(500) {
+        let some = (first..records.min(first + 500)).map(record).collect();
+        store.import(some, SystemClock.now()).await?;
+    }
+    println!("{records} records imported in {:.1} s", begin.elapsed().as_secs_f64());
+    store.close().await?;
+
+    let store = Arc::new(SledStore::open(path, SystemClock.now())?.0);
+    let begin = Instant::now();
+    let writers = tokio::spawn({
+        let store = Arc::clone(&store);
+        async move { write(&store, 77, begin).await }
+    });
+    while !store.census().await?.complete {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    println!("counted in {:.1} s: {:?}", begin.elapsed().as_secs_f64(), store.census().await?);
+    report("1 writer meanwhile", writers.await??);
+    report("1 writer afterwards", write(&store, 78, Instant::now()).await?);
+    let (begin, mut took) = (Instant::now(), Vec::new());
+    while begin.elapsed() < CELL {
+        let key = key(splitmix(took.len() as u64) % records);
+        let start = Instant::now();
+        let query = Query { of: Selection::Key(key), ..Query::default() };
+        let (found, _) = store.list(query, SystemClock.now()).await?;
+        took.push(start.elapsed());
+        if found.len() != 1 {
+            return Err("a key was not found".into());
+        }
+    }
+    report("found by key", took);
+    store.close().await?;
+    Ok(())
+}
+
+fn key(number: u64) -> String {
+    format!("order-confirmation:{number}")
+}
+
+/// One that was accepted.
+fn record(number: u64) -> Record {
+    let (slot, now) = (slot(number), SystemClock.now());
+    Record {
+        id: slot.id,
+        tenant: slot.tenant,
+        strategy: slot.strategy,
+        key: slot.key,
+        recipient: slot.recipient,
+        sender: slot.sender,
+        rule: slot.rule,
+        fingerprint: slot.fingerprint,
+        state: State::Settled(Outcome::Accepted(Reply::new(250, "2.0.0 Ok: queued as 4Xyz123abc"))),
+        upstream: "mx.example.net:25".into(),
+        message_id: slot.message_id,
+        date: slot.date,
+        size: slot.size,
+        attempts: vec![Attempt { at: now, reply: "250 2.0.0 Ok: queued as 4Xyz123abc".into() }],
+        attempt_count: 1,
+        first_seen: now,
+        last_seen: now,
+        settled_at: Some(now),
+        duplicates: 0,
+        window: slot.window,
+        expires: now.plus(slot.window),
+        delivered: Vec::new(),
+        suppressed: Vec::new(),
+    }
+}
+
 /// Spread like a hash, so that sled's tree is written to all over.
 fn slot(attempt: u64) -> Slot {
     let mut id = [0; 32];
@@ -130,7 +210,7 @@ fn slot(attempt: u64) -> Slot {
         id: ClaimId(id),
         tenant: "shop".into(),
         strategy: "header".into(),
-        key: format!("order-confirmation:{attempt}"),
+        key: key(attempt),
         recipient: format!("customer-{attempt}@example.org"),
         sender: "shop@example.com".into(),
         client: "192.0.2.1:40000".into(),

@@ -32,7 +32,7 @@ use super::{
     Settlement, Store, StoreFault, Token,
 };
 use crate::clock::Timestamp;
-use inbox::{Inbox, Urgency};
+use inbox::{Gone, Inbox, Urgency};
 use writer::{COUNTS, Request, Writer};
 
 /// How long a call may take, unless told otherwise.
@@ -98,7 +98,7 @@ impl Worker {
     ) -> Result<T, StoreFault> {
         self.poison.check()?;
         let (answer, mut result) = oneshot::channel();
-        self.inbox.put(request(answer), Urgency::Now).map_err(|_| self.gone())?;
+        self.inbox.put(request(answer), Urgency::Now).map_err(|Gone| self.gone())?;
         match tokio::time::timeout(self.deadline, &mut result).await {
             Ok(Ok(result)) => result,
             Ok(Err(_)) => Err(self.gone()),
@@ -146,7 +146,7 @@ impl Store for Worker {
             // is the end of the store, and the claim stays committing on disk.
             self.poison.check()?;
             let request = Request::Settle { token, at, settlements, answer: None };
-            return self.inbox.put(request, Urgency::Soon).map_err(|_| self.gone());
+            return self.inbox.put(request, Urgency::Soon).map_err(|Gone| self.gone());
         }
         self.call("settle", |answer| Request::Settle { token, at, settlements, answer: Some(answer) }).await
     }

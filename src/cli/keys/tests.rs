@@ -196,7 +196,9 @@ fn a_record_in_json_has_the_fields_of_the_interface() {
          \"state\":\"accepted\",\"reply\":\"250 2.0.0 queued 2.0.0 ok\",\"upstream\":\"smtp.example.com:25\",\
          \"message_id\":\"<a@b>\",\"size\":1234,\"attempts\":[{{\"at\":\"2026-11-21T08:06:00.123Z\",\
          \"reply\":\"250 2.0.0 queued\"}}],\"first_seen\":\"2026-11-21T08:06:00.123Z\",\
-         \"last_seen\":\"2026-11-21T08:06:00.123Z\",\"duplicates\":31,\"expires\":\"2026-11-21T09:06:00.123Z\"}}\n"
+         \"last_seen\":\"2026-11-21T08:06:00.123Z\",\"duplicates\":31,\"expires\":\"2026-11-21T09:06:00.123Z\",\
+         \"settled_at\":\"2026-11-21T08:06:00.123Z\",\"window_ms\":3600000,\
+         \"reply_wire\":\"Mi4wLjAgcXVldWVkCjIuMC4wIG9r\"}}\n"
     );
     assert_eq!(line, golden);
 }

@@ -205,3 +205,26 @@ pub(crate) async fn lists_come_in_pages(engine: &dyn Engine) {
     assert_eq!(seen, [1, 2, 4, 5, 7, 9]);
     store.close().await.unwrap();
 }
+
+/// In flight, settled, and as a conflict; only the last of them are kept.
+pub(crate) async fn those_suppressed_are_noted(engine: &dyn Engine) {
+    let (store, _) = engine.open(at(0)).await;
+    let from = |client: &str| super::Slot { client: client.into(), ..slot(1) };
+    assert!(is_new(&claim(&*store, 1, at(0), from("first")).await));
+    claim(&*store, 2, at(1), from("waiting")).await;
+    let other = super::Slot { fingerprint: Fingerprint([2; 32]), ..from("other") };
+    claim(&*store, 3, at(2), other).await;
+    store.commit(token(1), vec![id(1)], at(2)).await.unwrap();
+    settle(&*store, 1, at(3), 1, accepted()).await.unwrap();
+    let (record, _) = settled(claim(&*store, 4, at(4), from("later")).await);
+    let noted: Vec<_> = record.suppressed.iter().map(|s| (s.at, s.client.as_str())).collect();
+    assert_eq!(noted, [(at(1), "waiting"), (at(2), "other"), (at(4), "later")]);
+    assert_eq!((record.duplicates, record.last_seen), (2, at(4)));
+    for second in 10..20 {
+        claim(&*store, 5, at(second), from("many")).await;
+    }
+    let record = store.get(id(1), at(20)).await.unwrap().unwrap();
+    let times: Vec<_> = record.suppressed.iter().map(|s| s.at).collect();
+    assert_eq!(times, (12..20).map(at).collect::<Vec<_>>());
+    store.close().await.unwrap();
+}

@@ -3,19 +3,21 @@
 //! An engine joins by implementing [`Engine`] and writing
 //! `contract_suite!(name, engine expression)` in its tests.
 
+pub(crate) mod figures;
 pub(crate) mod lasting;
 pub(crate) mod life;
+pub(crate) mod mend;
 pub(crate) mod policy;
 pub(crate) mod races;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 
 use super::{
-    ClaimId, ClaimRequest, Claimed, Durability, Fingerprint, Outcome, Record, Settlement, Slot, Store,
-    StoreFault, Token,
+    Census, ClaimId, ClaimRequest, Claimed, Durability, Fingerprint, Outcome, Query, Record, Selection,
+    Settlement, Slot, Store, StoreFault, Token,
 };
 use crate::clock::Timestamp;
 use crate::config::{InDoubt, OnConflict};
@@ -30,6 +32,12 @@ pub(crate) trait Engine: Send + std::marker::Sync {
 
     /// Whether claims outlive closing and opening again.
     fn durable(&self) -> bool;
+
+    /// Opens what a process that was killed now would leave. The store that is
+    /// open goes on beside it.
+    async fn killed(&self, at: Timestamp) -> (Arc<dyn Store>, Vec<Record>) {
+        self.open(at).await
+    }
 }
 
 /// One test for each case of the suite.
@@ -65,6 +73,22 @@ macro_rules! contract_suite {
             lasting::committing_is_in_doubt_after_a_restart,
             lasting::pending_is_forgotten_by_a_restart,
             lasting::a_closed_store_says_so,
+            lasting::what_operators_did_outlives_a_kill,
+            lasting::figures_and_keys_are_found_again,
+            life::those_suppressed_are_noted,
+            mend::what_is_forgotten_is_new_again,
+            mend::what_is_in_flight_is_not_forgotten,
+            mend::a_doubt_is_resolved_either_way,
+            mend::only_a_doubt_is_resolved,
+            mend::an_import_keeps_what_is_newer_and_may_be_repeated,
+            mend::an_import_takes_nothing_that_is_no_outcome,
+            figures::the_census_follows_every_change,
+            figures::what_expired_counts_until_it_is_swept,
+            figures::a_tenant_over_its_cap_claims_nothing_new,
+            figures::counts_add_up_and_old_ones_go,
+            figures::many_counts_come_whole,
+            figures::a_key_finds_its_records_in_pages,
+            figures::ids_between_two_are_listed_in_pages,
         );
     };
     (@cases $name:ident, $engine:expr, $($file:ident :: $case:ident),* $(,)?) => {
@@ -182,4 +206,37 @@ pub(crate) fn previous(claimed: Claimed) -> Option<Record> {
         Claimed::New { previous } => previous.map(|record| *record),
         other => panic!("not new: {other:?}"),
     }
+}
+
+/// The census, once everything is counted.
+pub(crate) async fn counted(store: &dyn Store) -> Census {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    loop {
+        let census = store.census().await.unwrap();
+        if census.complete {
+            return census;
+        }
+        assert!(Instant::now() < deadline, "the census does not end: {census:?}");
+        tokio::task::yield_now().await;
+    }
+}
+
+/// The numbers of the records that are listed, page by page.
+pub(crate) async fn pages(store: &dyn Store, of: Selection, scan: usize) -> Vec<u8> {
+    let mut query = Query { of, after: None, scan };
+    let mut found = Vec::new();
+    loop {
+        let (page, next) = store.list(query.clone(), at(0)).await.unwrap();
+        assert!(page.len() <= scan);
+        found.extend(page.iter().map(|record| record.id.0[0]));
+        if next.is_none() {
+            return found;
+        }
+        query.after = next;
+    }
+}
+
+/// The numbers of the records with this key.
+pub(crate) async fn by_key(store: &dyn Store, key: &str, scan: usize) -> Vec<u8> {
+    pages(store, Selection::Key(key.to_owned()), scan).await
 }

@@ -10,7 +10,7 @@ use super::super::contract::{
 use super::super::memory::MapBackend;
 use super::*;
 use crate::config::OnConflict;
-use crate::store::{Count, Query};
+use crate::store::{Census, Change, Count, Imported, Query, Resolution, Selection, StateName};
 
 const EVERYTHING: IdRange = (Bound::Unbounded, Bound::Unbounded);
 
@@ -104,51 +104,76 @@ impl Backend for Dying {
     }
 }
 
-/// How far a life got before the crash.
-#[derive(Default)]
-struct Known {
-    committed: bool,
-    settled: Option<Outcome>,
+/// What is known of the claim at the crash: its outcome, `None` for no record.
+enum Known {
+    /// A write was under way.
+    Anything,
+    Exactly(Option<Outcome>),
 }
 
 /// Attempts on one id until the backend dies: deferred, in doubt and resent,
-/// taken over in a conflict, swept.
+/// accepted; then what operators do, and all over again.
 fn live(ledger: &mut Ledger<Dying>, known: &mut Known) -> Result<(), StoreFault> {
     let mut resend = slot(1);
     resend.in_doubt = crate::config::InDoubt::Resend;
     for (attempt, outcome) in [(1, deferred()), (2, in_doubt()), (3, refused()), (4, accepted())] {
         ledger.claim(&request(attempt, at(attempt), vec![resend.clone()]))?;
-        known.committed = true;
+        *known = Known::Anything;
         ledger.commit(token(attempt), &[id(1)], at(attempt))?;
-        known.settled = None;
         ledger.settle(token(attempt), at(attempt), &[settlement(1, outcome.clone())])?;
-        *known = Known { committed: false, settled: Some(outcome) };
+        *known = Known::Exactly(Some(outcome));
+        ledger.count_some(10)?;
     }
-    Ok(())
+    let mut exported = ledger.get(&id(1), at(4))?.into_iter().collect::<Vec<_>>();
+    *known = Known::Anything;
+    ledger.forget(&id(1), at(5))?;
+    *known = Known::Exactly(None);
+    ledger.claim(&request(5, at(5), vec![slot(1)]))?;
+    *known = Known::Anything;
+    ledger.settle(token(5), at(5), &[settlement(1, in_doubt())])?;
+    ledger.resolve(&id(1), Resolution::NotSent, at(6))?;
+    let outcome = ledger.get(&id(1), at(6))?.map(|record| record.state);
+    let Some(State::Settled(outcome)) = outcome else { panic!("not resolved") };
+    *known = Known::Exactly(Some(outcome));
+    exported.iter_mut().for_each(|record| {
+        record.last_seen = at(7);
+        record.key = "another".into();
+        record.expires = at(777);
+    });
+    *known = Known::Anything;
+    ledger.import(exported, at(7))?;
+    *known = Known::Exactly(Some(accepted()));
+    ledger.count(&[Count::default()])
 }
 
 /// Whatever write is the last before a crash, the next start finds every
-/// claim settled or in doubt, and every settled one due some day.
+/// claim settled or in doubt, and every settled one due some day and found by
+/// its key.
 #[test]
 fn a_crash_at_any_write_leaves_a_store_that_recovers() {
     let mut crashes = 0;
     for writes in 0.. {
         let dying = Dying { map: MapBackend::default(), left: Cell::new(writes) };
         let mut ledger = Ledger::new(dying);
-        let mut known = Known::default();
+        let mut known = Known::Exactly(None);
         let survived = live(&mut ledger, &mut known).is_ok();
         let mut ledger = Ledger::new(ledger.backend.map);
         let doubtful = ledger.recover(at(50)).unwrap();
         let record = ledger.get(&id(1), at(50)).unwrap();
         if let Some(record) = &record {
             assert!(matches!(record.state, State::Settled(_)), "after {writes} writes: {record:?}");
+            let query = Query { of: Selection::Key(record.key.clone()), ..Query::default() };
+            assert_eq!(ledger.list(&query, at(50)).unwrap().0.len(), 1, "after {writes} writes");
         }
-        if let Known { committed: false, settled: Some(outcome) } = known {
-            assert_eq!(record.map(|record| record.state), Some(State::Settled(outcome)));
+        if let Known::Exactly(outcome) = known {
+            assert_eq!(record.map(|record| record.state), outcome.map(State::Settled));
             assert!(doubtful.is_empty());
         }
+        while ledger.count_some(1).unwrap() != Progress::Complete {}
+        check_census(&ledger);
         assert!(ledger.backend().open().unwrap().is_empty());
         ledger.sweep(at(1_000_000), 100).unwrap();
+        check_census(&ledger);
         assert!(
             ledger.backend().range(EVERYTHING, 10).unwrap().is_empty(),
             "after {writes} writes: never swept"
@@ -159,7 +184,24 @@ fn a_crash_at_any_write_leaves_a_store_that_recovers() {
         }
         crashes += 1;
     }
-    assert!(crashes > 15);
+    assert!(crashes > 30);
+}
+
+/// Against a count of every record that is there, expired or not.
+fn check_census(ledger: &Ledger<MapBackend>) {
+    let (records, _) = ledger.list(&Query::default(), Timestamp::default()).unwrap();
+    let of = |name| records.iter().filter(|record| record.state.name() == name).count() as u64;
+    let expected = Census {
+        pending: of(StateName::Pending),
+        committing: of(StateName::Committing),
+        accepted: of(StateName::Accepted),
+        deferred: of(StateName::Deferred),
+        refused: of(StateName::Refused),
+        in_doubt: of(StateName::InDoubt),
+        complete: true,
+    };
+    assert_eq!(ledger.census(), expected);
+    assert_eq!(ledger.figures.of_tenant("shop"), records.len() as u64);
 }
 
 /// The open record is another claim's than the expired one underneath, however
@@ -214,6 +256,7 @@ enum Model {
     Pending(u64, u64),
     Committing(u64),
     Accepted(u64),
+    Doubt(u64),
     Retriable,
 }
 
@@ -227,6 +270,11 @@ enum Op {
     Wait(u64),
     Restart,
     Sweep,
+    Forget,
+    Resolve(Resolution),
+    Import,
+    /// A slice of the census.
+    Slice,
 }
 
 fn op() -> impl Strategy<Value = (Op, u8, u64)> {
@@ -240,6 +288,11 @@ fn op() -> impl Strategy<Value = (Op, u8, u64)> {
         1 => Just(Op::Wait(1800)),
         1 => Just(Op::Restart),
         1 => Just(Op::Sweep),
+        1 => Just(Op::Forget),
+        1 => Just(Op::Resolve(Resolution::Sent)),
+        1 => Just(Op::Resolve(Resolution::NotSent)),
+        1 => Just(Op::Import),
+        2 => Just(Op::Slice),
     ];
     (kind, 1_u8..4, 1_u64..5)
 }
@@ -260,7 +313,9 @@ impl Pair {
     fn states(&mut self, number: u8) -> &mut Vec<Model> {
         let now = self.now;
         let states = self.model.entry(number).or_default();
-        states.retain(|state| !matches!(state, Model::Accepted(expires) if *expires <= now));
+        states.retain(
+            |state| !matches!(state, Model::Accepted(expires) | Model::Doubt(expires) if *expires <= now),
+        );
         states
     }
 
@@ -281,7 +336,7 @@ impl Pair {
         let expected = match states.last() {
             None | Some(Model::Retriable) => "new",
             Some(Model::Pending(..) | Model::Committing(_)) => "in flight",
-            Some(Model::Accepted(_)) => "settled",
+            Some(Model::Accepted(_) | Model::Doubt(_)) => "settled",
         };
         if expected == "new" {
             states.push(Model::Pending(attempt, now + LEASE));
@@ -333,9 +388,64 @@ impl Pair {
             states.retain(|state| !matches!(state, Model::Pending(..)));
             for state in states {
                 if matches!(state, Model::Committing(_)) {
-                    *state = Model::Accepted(now + WINDOW);
+                    *state = Model::Doubt(now + WINDOW);
                 }
             }
+        }
+    }
+
+    /// The states of an id without a claim whose lease has run out, and
+    /// whether somebody holds it.
+    fn unlapsed(&mut self, number: u8) -> (&mut Vec<Model>, bool) {
+        let now = self.now;
+        let states = self.states(number);
+        if matches!(states.last(), Some(Model::Pending(_, until)) if *until <= now) {
+            states.pop();
+        }
+        let held = matches!(states.last(), Some(Model::Pending(..) | Model::Committing(_)));
+        (states, held)
+    }
+
+    fn forget(&mut self, number: u8) {
+        let change = self.ledger.forget(&id(number), at(self.now)).unwrap();
+        let (states, held) = self.unlapsed(number);
+        assert_eq!(matches!(change, Change::Refused(_)), held);
+        if !held {
+            states.clear();
+        }
+    }
+
+    fn resolve(&mut self, number: u8, as_: Resolution) {
+        let change = self.ledger.resolve(&id(number), as_, at(self.now)).unwrap();
+        let (states, _) = self.unlapsed(number);
+        let doubt = match states.last() {
+            Some(Model::Doubt(expires)) => Some(*expires),
+            _ => None,
+        };
+        assert_eq!(matches!(change, Change::Done(_)), doubt.is_some());
+        if let Some(expires) = doubt {
+            let resolved = match as_ {
+                Resolution::Sent => Model::Accepted(expires),
+                Resolution::NotSent => Model::Retriable,
+            };
+            *states = vec![resolved];
+        }
+    }
+
+    /// A record that was seen a moment later than anything here.
+    fn import(&mut self, number: u8) {
+        let now = self.now;
+        let mut other = Ledger::new(MapBackend::default());
+        other.claim(&request(1, at(now), vec![slot(number)])).unwrap();
+        other.settle(token(1), at(now), &[settlement(number, accepted())]).unwrap();
+        let mut record = other.get(&id(number), at(now)).unwrap().unwrap();
+        record.last_seen = Timestamp::from_millis(at(now).as_millis() + 1);
+        let imported = self.ledger.import(vec![record], at(now)).unwrap();
+        let (states, held) = self.unlapsed(number);
+        if held {
+            assert_eq!(imported, Imported { kept: 1, ..Imported::default() });
+        } else {
+            *states = vec![Model::Accepted(now + WINDOW)];
         }
     }
 }
@@ -365,8 +475,17 @@ proptest! {
                         states.retain(|s| !matches!(s, Model::Pending(_, until) if until + 3600 <= now));
                     }
                 }
+                Op::Forget => pair.forget(number),
+                Op::Resolve(as_) => pair.resolve(number, as_),
+                Op::Import => pair.import(number),
+                Op::Slice => drop(pair.ledger.count_some(1).unwrap()),
+            }
+            if pair.ledger.census().complete {
+                check_census(&pair.ledger);
             }
         }
+        while pair.ledger.count_some(1).unwrap() != Progress::Complete {}
+        check_census(&pair.ledger);
     }
 
     #[test]

@@ -125,6 +125,17 @@ impl SledBackend {
         written.map_err(|error| self.unwritable(&error))
     }
 
+    /// As an earlier version left it. False where that failed.
+    #[cfg(test)]
+    pub(super) fn forget_index(&self) -> bool {
+        self.keys.clear().is_ok() && self.db.remove(INDEXED).is_ok() && self.flush().is_ok()
+    }
+
+    #[cfg(test)]
+    pub(super) fn has_entries(&self) -> bool {
+        !self.claims.is_empty() && self.keys.len() == self.claims.len()
+    }
+
     /// For a failed write: ends all use of the store.
     fn unwritable(&self, error: &io::Error) -> StoreFault {
         self.poison.set(failure(&self.path, error))

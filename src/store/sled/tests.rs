@@ -8,9 +8,10 @@ use proptest::prelude::*;
 use tempfile::TempDir;
 
 use super::super::contract::{
-    Engine, accepted, at, claim, contract_suite, id, is_new, send, settled, slot, token,
+    Engine, accepted, at, by_key, claim, contract_suite, counted, id, is_new, send, settled, slot, token,
 };
-use super::super::{Attempt, Fingerprint, Outcome, State, Store, Token};
+use super::super::ledger::Backend;
+use super::super::{Attempt, Fingerprint, Outcome, State, Store, Suppression, Tally, Token};
 use super::*;
 use crate::smtp::reply::Reply;
 use crate::store::ClaimId;
@@ -25,6 +26,20 @@ impl Sled {
     fn path(&self) -> PathBuf {
         self.0.path().join("data")
     }
+
+    /// What the operating system has of the files: just what a killed process
+    /// leaves.
+    fn copied(&self) -> PathBuf {
+        let copy = self.0.path().join("killed");
+        fs::create_dir(&copy).unwrap();
+        for entry in fs::read_dir(self.path()).unwrap() {
+            let entry = entry.unwrap();
+            if entry.file_type().unwrap().is_file() {
+                fs::copy(entry.path(), copy.join(entry.file_name())).unwrap();
+            }
+        }
+        copy
+    }
 }
 
 #[async_trait]
@@ -36,6 +51,12 @@ impl Engine for Sled {
 
     fn durable(&self) -> bool {
         true
+    }
+
+    async fn killed(&self, at: Timestamp) -> (Arc<dyn Store>, Vec<Record>) {
+        let copy = self.copied();
+        let (store, doubtful) = SledStore::open(&copy, at).unwrap();
+        (Arc::new(store), doubtful)
     }
 }
 
@@ -154,7 +175,7 @@ fn record(state: State, attempts: Vec<Attempt>, numbers: [u64; 4]) -> Record {
         window: Duration::from_millis(d),
         expires: Timestamp::from_millis(d),
         delivered: vec![a, d],
-        suppressed: Vec::new(),
+        suppressed: vec![Suppression { at: Timestamp::from_millis(b), client: "[::1]:25".into() }],
     }
 }
 
@@ -183,27 +204,79 @@ proptest! {
     fn no_bytes_make_the_codec_panic(bytes: Vec<u8>) {
         let _ = codec::decode(&bytes);
         let _ = codec::decode(&[&[1], bytes.as_slice()].concat());
+        let _ = codec::decode(&[&[2], bytes.as_slice()].concat());
+        let _ = codec::decode_tally(&bytes);
     }
 }
+
+fn known() -> Record {
+    let attempt = Attempt { at: Timestamp::from_millis(300), reply: "451 later".into() };
+    let state = State::Settled(Outcome::Deferred(Reply::new(451, "later")));
+    record(state, vec![attempt], [1, 2, 3, 4])
+}
+
+/// What every version wrote of that record.
+const BODY: &str = concat!(
+    "05050505050505050505050505050505050505050505050505050505050505050473686f700668",
+    "6561646572076f726465722d310f616e6e406578616d706c652e6f72670005636f64657306060606",
+    "060606060606060606060606060606060606060606060606060606060201c303056c61746572056d",
+    "783a323500000201ac0209343531206c61746572030102010304008092f40104020104",
+);
 
 /// Whoever changes the shape of a record changes these bytes, and must raise
 /// the version in the codec and teach it to read the old form.
 #[test]
 fn the_form_on_disk_is_what_it_was() {
-    let attempt = Attempt { at: Timestamp::from_millis(300), reply: "451 later".into() };
-    let state = State::Settled(Outcome::Deferred(Reply::new(451, "later")));
-    let bytes = codec::encode(&record(state, vec![attempt], [1, 2, 3, 4])).unwrap();
-    let known = concat!(
-        "0105050505050505050505050505050505050505050505050505050505050505050473686f700668",
-        "6561646572076f726465722d310f616e6e406578616d706c652e6f72670005636f64657306060606",
-        "060606060606060606060606060606060606060606060606060606060201c303056c61746572056d",
-        "783a323500000201ac0209343531206c61746572030102010304008092f40104020104",
-    );
-    assert_eq!(super::super::record::hex(&bytes), known);
+    let bytes = codec::encode(&known()).unwrap();
+    let suppressed = "0102085b3a3a315d3a3235";
+    assert_eq!(super::super::record::hex(&bytes), format!("02{BODY}{suppressed}"));
+}
+
+#[test]
+fn the_first_form_is_still_read() {
+    let digits = format!("01{BODY}");
+    let bytes: Vec<u8> =
+        (0..digits.len()).step_by(2).map(|at| u8::from_str_radix(&digits[at..at + 2], 16).unwrap()).collect();
+    assert_eq!(codec::decode(&bytes).unwrap(), Record { suppressed: Vec::new(), ..known() });
+}
+
+#[test]
+fn the_form_of_a_count_is_what_it_was() {
+    let tally =
+        Tally { relayed: 1, suppressed: 2, conflicts: 3, in_doubt: 4, unkeyed: 5, deferred: 6, refused: 300 };
+    let bytes = codec::encode_tally(&tally).unwrap();
+    assert_eq!(super::super::record::hex(&bytes), "01010203040506ac02");
+    assert_eq!(codec::decode_tally(&bytes), Ok(tally));
+    assert!(codec::decode_tally(&[2, 0]).unwrap_err().contains("use the version that wrote it"));
 }
 
 #[test]
 fn a_record_of_a_newer_version_is_not_guessed_at() {
-    let fault = codec::decode(&[2, 0, 0]).unwrap_err();
+    let fault = codec::decode(&[3, 0, 0]).unwrap_err();
     assert!(fault.contains("use the version that wrote it"));
+}
+
+/// A store that an earlier version made has no index of keys: it is built in
+/// the background, and until then a key is looked for in every record.
+#[tokio::test]
+async fn the_keys_of_an_older_store_are_indexed() {
+    let dir = Sled::new();
+    let (store, _) = SledStore::open(&dir.path(), at(0)).unwrap();
+    for number in 0..200 {
+        send(&store, 1, at(0), slot(number), accepted()).await;
+    }
+    store.close().await.unwrap();
+    let index = |which: fn(&SledBackend) -> bool| {
+        let opened = open::open(&dir.path()).unwrap();
+        which(&SledBackend::new(opened, &dir.path(), Arc::default()).unwrap())
+    };
+    assert!(index(SledBackend::forget_index));
+    let (store, _) = SledStore::open(&dir.path(), at(0)).unwrap();
+    assert_eq!(by_key(&store, "order-150", 30).await, [150]);
+    counted(&store).await;
+    assert_eq!(by_key(&store, "order-150", 30).await, [150]);
+    assert_eq!(by_key(&store, "order-7", 30).await, [7]);
+    store.close().await.unwrap();
+    assert!(index(Backend::is_indexed), "it is remembered");
+    assert!(index(SledBackend::has_entries));
 }

@@ -1,1 +1,202 @@
+use proptest::prelude::*;
 
+use super::*;
+
+/// Up to the end of the year 9999, which is as far as RFC 3339 goes.
+fn time() -> impl Strategy<Value = Timestamp> {
+    (0_u64..253_402_300_799_999).prop_map(Timestamp::from_millis)
+}
+
+fn reply() -> impl Strategy<Value = Reply> {
+    let text = prop_oneof![any::<Vec<u8>>(), any::<String>().prop_map(String::into_bytes)];
+    (200_u16..600, text).prop_map(|(code, text)| Reply::from_wire(code, text))
+}
+
+fn state() -> impl Strategy<Value = State> {
+    prop_oneof![
+        any::<[u64; 2]>().prop_map(|[owner, attempt]| State::Committing { holder: Token { owner, attempt } }),
+        reply().prop_map(|reply| State::Settled(Outcome::Accepted(reply))),
+        reply().prop_map(|reply| State::Settled(Outcome::Deferred(reply))),
+        reply().prop_map(|reply| State::Settled(Outcome::Refused(reply))),
+        reply().prop_map(|reply| State::Settled(Outcome::InDoubt(reply))),
+    ]
+}
+
+prop_compose! {
+    fn record()(
+        (id, fingerprint) in any::<([u8; 32], [u8; 32])>(),
+        texts in any::<[String; 7]>(),
+        (message_id, date) in any::<(Option<String>, Option<String>)>(),
+        [size, attempt_count, duplicates] in any::<[u64; 3]>(),
+        attempts in prop::collection::vec((time(), any::<String>()), 0..9),
+        suppressed in prop::collection::vec((time(), any::<String>()), 0..9),
+        [first_seen, last_seen, expires] in [time(), time(), time()],
+        settled_at in prop::option::of(time()),
+        window in 0_u64..u64::MAX,
+        delivered in any::<Vec<u64>>(),
+        state in state(),
+    ) -> Record {
+        let [tenant, strategy, key, recipient, sender, rule, upstream] = texts;
+        Record {
+            id: ClaimId(id),
+            tenant,
+            strategy,
+            key,
+            recipient,
+            sender,
+            rule,
+            fingerprint: Fingerprint(fingerprint),
+            state,
+            upstream,
+            message_id,
+            date,
+            size,
+            attempts: attempts.into_iter().map(|(at, reply)| Attempt { at, reply }).collect(),
+            attempt_count,
+            first_seen,
+            last_seen,
+            settled_at,
+            duplicates,
+            window: Duration::from_millis(window),
+            expires,
+            delivered,
+            suppressed: suppressed.into_iter().map(|(at, client)| Suppression { at, client }).collect(),
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn a_record_comes_back_exactly_and_is_one_harmless_line(record in record()) {
+        let json = RecordView::from(&record).to_json();
+        prop_assert!(!json.contains(escape::is_unsafe));
+        let view: RecordView = serde_json::from_str(&json).unwrap();
+        prop_assert_eq!(Record::try_from(&view), Ok(record));
+    }
+
+    #[test]
+    fn no_view_makes_it_panic(texts: [String; 6], wire: Option<String>, holder: Option<String>) {
+        let mut view = RecordView::from(&some());
+        let [id, fingerprint, reply, first_seen, settled_at, mark] = texts;
+        view = RecordView { reply: Some(reply), settled_at: Some(settled_at), ..view };
+        for state in StateName::ALL {
+            let hostile = RecordView { state, reply_wire: wire.clone(), holder: holder.clone(), ..view.clone() };
+            let _ = Record::try_from(&hostile);
+            let _ = super::state(&hostile);
+        }
+        let _ = Record::try_from(&RecordView { id, ..view.clone() });
+        let _ = Record::try_from(&RecordView { fingerprint, ..view.clone() });
+        let _ = Record::try_from(&RecordView { first_seen, ..view.clone() });
+        let _ = Record::try_from(&RecordView { delivered: vec![mark], ..view });
+    }
+}
+
+fn some() -> Record {
+    let at = Timestamp::from_millis(1_795_248_900_123);
+    Record {
+        id: ClaimId([1; 32]),
+        tenant: "shop".into(),
+        strategy: "header".into(),
+        key: "order-1".into(),
+        recipient: "ann@example.com".into(),
+        sender: "shop@example.com".into(),
+        rule: String::new(),
+        fingerprint: Fingerprint([0xfe; 32]),
+        state: State::Settled(Outcome::Accepted(Reply::new(250, "2.0.0 ok"))),
+        upstream: String::new(),
+        message_id: None,
+        date: None,
+        size: 7,
+        attempts: vec![Attempt { at, reply: "250 2.0.0 ok".into() }],
+        attempt_count: 1,
+        first_seen: at,
+        last_seen: at,
+        settled_at: None,
+        duplicates: 0,
+        window: Duration::ZERO,
+        expires: at,
+        delivered: Vec::new(),
+        suppressed: Vec::new(),
+    }
+}
+
+#[test]
+fn what_says_nothing_is_left_out() {
+    let json = RecordView::from(&some()).to_json();
+    let value: serde_json::Value = serde_json::from_str(&json).unwrap();
+    let members: Vec<&str> = value.as_object().unwrap().keys().map(String::as_str).collect();
+    let mut expected = vec![
+        "id",
+        "tenant",
+        "strategy",
+        "key",
+        "recipient",
+        "sender",
+        "rule",
+        "fingerprint",
+        "state",
+        "reply",
+        "upstream",
+        "message_id",
+        "size",
+        "attempts",
+        "first_seen",
+        "last_seen",
+        "duplicates",
+        "expires",
+    ];
+    expected.sort_unstable();
+    let mut members = members;
+    members.sort_unstable();
+    assert_eq!(members, expected);
+}
+
+#[test]
+fn a_reply_of_several_lines_comes_along_in_base64() {
+    let mut record = some();
+    for text in [&b"2.0.0 one\n2.0.0 two"[..], b"2.0.0 \xe9"] {
+        record.state = State::Settled(Outcome::Accepted(Reply::from_wire(250, text.to_vec())));
+        let view = RecordView::from(&record);
+        assert_eq!(view.reply_wire, Some(BASE64.encode(text)));
+        assert_eq!(Record::try_from(&view), Ok(record.clone()));
+    }
+    assert_eq!(RecordView::from(&some()).reply_wire, None);
+}
+
+#[test]
+fn a_wrong_member_is_named() {
+    let good = RecordView::from(&some());
+    let fault = |view: RecordView| Record::try_from(&view).unwrap_err();
+    let wrong = "x".to_owned();
+    for (member, view) in [
+        ("id", RecordView { id: "é".repeat(32), ..good.clone() }),
+        ("fingerprint", RecordView { fingerprint: wrong.clone(), ..good.clone() }),
+        ("state", RecordView { state: StateName::Pending, ..good.clone() }),
+        ("reply", RecordView { reply: None, ..good.clone() }),
+        ("reply", RecordView { reply: Some("999 no".into()), ..good.clone() }),
+        ("reply_wire", RecordView { reply_wire: Some("!".into()), ..good.clone() }),
+        ("first_seen", RecordView { first_seen: "1969-12-31T23:59:59Z".into(), ..good.clone() }),
+        ("last_seen", RecordView { last_seen: wrong.clone(), ..good.clone() }),
+        ("expires", RecordView { expires: wrong.clone(), ..good.clone() }),
+        ("settled_at", RecordView { settled_at: Some(wrong.clone()), ..good.clone() }),
+        ("delivered", RecordView { delivered: vec!["+000000000000001".into()], ..good.clone() }),
+        (
+            "attempts",
+            RecordView {
+                attempts: vec![AttemptView { at: wrong.clone(), reply: wrong.clone() }],
+                ..good.clone()
+            },
+        ),
+        (
+            "suppressed",
+            RecordView {
+                suppressed: vec![SuppressionView { at: wrong.clone(), client: wrong.clone() }],
+                ..good.clone()
+            },
+        ),
+        ("holder", RecordView { state: StateName::Committing, holder: Some(wrong.clone()), ..good.clone() }),
+    ] {
+        let fault = fault(view);
+        assert!(fault.starts_with(&format!("the member {member} is ")), "{fault}");
+    }
+}

@@ -40,6 +40,10 @@ pub(super) enum Urgency {
     Soon,
 }
 
+/// The writer has ended; the request is dropped, which its caller hears.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Gone;
+
 /// The queue.
 #[derive(Default)]
 pub(super) struct Inbox {
@@ -48,11 +52,11 @@ pub(super) struct Inbox {
 }
 
 impl Inbox {
-    /// Puts a request in; gives it back where the writer has ended.
-    pub(super) fn put(&self, request: Request, urgency: Urgency) -> Result<(), Request> {
+    /// Puts a request in.
+    pub(super) fn put(&self, request: Request, urgency: Urgency) -> Result<(), Gone> {
         let mut state = self.state();
         match (&state.writer, urgency) {
-            (Writer::Gone, _) => return Err(request),
+            (Writer::Gone, _) => return Err(Gone),
             (Writer::Asleep, _) | (Writer::Dozing, Urgency::Now) => {
                 state.writer = Writer::Awake;
                 self.wake.notify_one();

@@ -2,7 +2,7 @@ use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, Sender, channel};
 
 use super::super::contract::{
-    accepted, at, claim, deferred, id, is_new, send, settle, settlement, slot, token,
+    accepted, at, claim, deferred, id, in_doubt, is_new, send, settle, settlement, slot, token,
 };
 use super::super::ledger::IdRange;
 use super::super::memory::MapBackend;
@@ -217,6 +217,27 @@ async fn a_failed_sync_ends_all_use_and_acknowledges_nothing() {
     assert_eq!(store.get(id(1), at(0)).await, Err(full.clone()));
     assert_eq!(store.sweep(at(0), 1).await, Err(full.clone()));
     assert_eq!(store.close().await, Err(full));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_an_operator_does_is_answered_when_it_is_on_disk() {
+    for number in 1..=3 {
+        let (disk, sync) = Disk::new();
+        let store = worker(sync);
+        assert!(is_new(&claim(&*store, 1, at(0), slot(1)).await));
+        disk.answer(Ok(()));
+        settle(&*store, 1, at(0), 1, in_doubt()).await.unwrap();
+        let record = store.get(id(1), at(0)).await.unwrap().unwrap();
+        disk.answer(Err("the disk is full".into()));
+        let fault = match number {
+            1 => store.forget(id(1), at(0)).await.unwrap_err(),
+            2 => store.resolve(id(1), Resolution::Sent, at(0)).await.unwrap_err(),
+            _ => store.import(vec![record], at(0)).await.unwrap_err(),
+        };
+        assert_eq!(fault, StoreFault::Failed("the disk is full".into()));
+        drop(disk.verdicts);
+        assert!(store.close().await.is_err());
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,0 +1,161 @@
+//! Forgetting, resolving, importing.
+
+use super::{
+    Claimed, Engine, LEASE, Outcome, Record, Slot, Store, WINDOW, accepted, at, by_key, claim, deferred, id,
+    in_doubt, is_new, previous, refused, send, settle, settled, slot, token,
+};
+use crate::smtp::reply::Reply;
+use crate::store::{Change, Imported, Resolution, State, StoreFault};
+
+fn done(change: Change) -> Record {
+    match change {
+        Change::Done(record) => *record,
+        other => panic!("not done: {other:?}"),
+    }
+}
+
+fn is_refused(change: &Change) -> bool {
+    matches!(change, Change::Refused(_))
+}
+
+pub(crate) async fn what_is_forgotten_is_new_again(engine: &dyn Engine) {
+    let (store, _) = engine.open(at(0)).await;
+    for (attempt, outcome) in [(1, accepted()), (2, deferred()), (3, refused()), (4, in_doubt())] {
+        send(&*store, attempt, at(attempt), slot(1), outcome.clone()).await;
+        let forgotten = done(store.forget(id(1), at(9)).await.unwrap());
+        assert_eq!(forgotten.state, State::Settled(outcome));
+        assert_eq!(store.get(id(1), at(9)).await.unwrap(), None);
+        assert_eq!(by_key(&*store, "order-1", 10).await, [0; 0]);
+        assert_eq!(store.forget(id(1), at(9)).await.unwrap(), Change::Absent);
+    }
+    assert!(previous(claim(&*store, 5, at(10), slot(1)).await).is_none());
+    store.release(token(5), vec![id(1)]).await.unwrap();
+    assert_eq!(store.sweep(at(10).plus(WINDOW), 10).await.unwrap(), 0, "nothing is left of it");
+    // Its settler may still repeat itself, and brings nothing back.
+    assert_eq!(settle(&*store, 4, at(11), 1, in_doubt()).await, Err(StoreFault::Fenced));
+    assert_eq!(store.get(id(1), at(11)).await.unwrap(), None);
+    store.close().await.unwrap();
+}
+
+pub(crate) async fn what_is_in_flight_is_not_forgotten(engine: &dyn Engine) {
+    let (store, _) = engine.open(at(0)).await;
+    assert_eq!(store.forget(id(1), at(0)).await.unwrap(), Change::Absent);
+    send(&*store, 1, at(0), slot(1), deferred()).await;
+    assert!(is_new(&claim(&*store, 2, at(1), slot(1)).await));
+    assert!(is_refused(&store.forget(id(1), at(1)).await.unwrap()));
+    // Its lease ran out: nobody holds it any more.
+    let late = at(1).plus(LEASE);
+    assert_eq!(done(store.forget(id(1), late).await.unwrap()).state, State::Settled(deferred()));
+    assert!(is_new(&claim(&*store, 3, late, slot(1)).await));
+    store.commit(token(3), vec![id(1)], late).await.unwrap();
+    let change = store.forget(id(1), late.plus(WINDOW)).await.unwrap();
+    assert!(matches!(change, Change::Refused(record) if matches!(record.state, State::Committing { .. })));
+    settle(&*store, 3, late, 1, accepted()).await.unwrap();
+    assert_eq!(store.forget(id(1), late.plus(WINDOW)).await.unwrap(), Change::Absent, "it expired");
+    store.close().await.unwrap();
+}
+
+pub(crate) async fn a_doubt_is_resolved_either_way(engine: &dyn Engine) {
+    let (store, _) = engine.open(at(0)).await;
+    for number in [1, 2] {
+        send(&*store, number.into(), at(0), slot(number), in_doubt()).await;
+    }
+    let sent = done(store.resolve(id(1), Resolution::Sent, at(50)).await.unwrap());
+    let reply = Reply::new(250, "2.0.0 sent earlier, confirmed by an operator");
+    assert_eq!(sent.state, State::Settled(Outcome::Accepted(reply)));
+    let last = sent.attempts.last().unwrap();
+    assert_eq!((last.at, last.reply.as_str()), (at(50), "resolved as sent by an operator"));
+    assert_eq!((sent.expires, sent.attempt_count), (at(0).plus(WINDOW), 1));
+    assert_eq!(store.get(id(1), at(50)).await.unwrap(), Some(sent.clone()));
+    assert_eq!(settled(claim(&*store, 3, at(51), slot(1)).await).0.state, sent.state);
+
+    let unsent = done(store.resolve(id(2), Resolution::NotSent, at(50)).await.unwrap());
+    let reply = Reply::new(451, "4.4.2 not sent, as an operator found out");
+    assert_eq!(unsent.state, State::Settled(Outcome::Deferred(reply)));
+    assert_eq!(unsent.attempts.last().unwrap().reply, "resolved as not sent by an operator");
+    assert_eq!(previous(claim(&*store, 4, at(51), slot(2)).await), Some(unsent));
+    store.release(token(4), vec![id(2)]).await.unwrap();
+    assert_eq!(store.sweep(at(0).plus(WINDOW), 10).await.unwrap(), 2, "the expiry did not slide");
+    store.close().await.unwrap();
+}
+
+pub(crate) async fn only_a_doubt_is_resolved(engine: &dyn Engine) {
+    let (store, _) = engine.open(at(0)).await;
+    assert_eq!(store.resolve(id(1), Resolution::Sent, at(0)).await.unwrap(), Change::Absent);
+    for (number, outcome) in [(1, accepted()), (2, deferred()), (3, refused())] {
+        send(&*store, 1, at(0), slot(number), outcome).await;
+    }
+    assert!(is_new(&claim(&*store, 4, at(0), slot(4)).await));
+    assert!(is_new(&claim(&*store, 5, at(0), slot(5)).await));
+    store.commit(token(5), vec![id(5)], at(0)).await.unwrap();
+    for number in 1..=5 {
+        let before = store.get(id(number), at(0)).await.unwrap().unwrap();
+        let change = store.resolve(id(number), Resolution::NotSent, at(0)).await.unwrap();
+        assert_eq!(change, Change::Refused(Box::new(before)));
+    }
+    store.close().await.unwrap();
+}
+
+/// A record as another store would give it.
+async fn record(store: &dyn Store, number: u8) -> Record {
+    store.get(id(number), at(0)).await.unwrap().unwrap()
+}
+
+pub(crate) async fn an_import_keeps_what_is_newer_and_may_be_repeated(engine: &dyn Engine) {
+    let (store, _) = engine.open(at(0)).await;
+    for number in 1..=3 {
+        send(&*store, 1, at(0), slot(number), accepted()).await;
+    }
+    let mut foreign = Vec::new();
+    for number in 1..=3 {
+        foreign.push(record(&*store, number).await);
+    }
+    store.forget(id(1), at(0)).await.unwrap();
+    settled(claim(&*store, 2, at(5), slot(2)).await);
+    // The third was asked for later there, under another key and window.
+    foreign[2].last_seen = at(7);
+    foreign[2].key = "order-33".into();
+    foreign[2].expires = at(100);
+    let imported = store.import(foreign.clone(), at(9)).await.unwrap();
+    assert_eq!(imported, Imported { added: 2, kept: 1, expired: 0 });
+    assert_eq!(store.get(id(1), at(9)).await.unwrap(), Some(foreign[0].clone()));
+    assert_eq!(store.get(id(2), at(9)).await.unwrap().unwrap().last_seen, at(5));
+    assert_eq!(store.get(id(3), at(9)).await.unwrap(), Some(foreign[2].clone()));
+    assert_eq!(by_key(&*store, "order-33", 10).await, [3]);
+    assert_eq!(by_key(&*store, "order-3", 10).await, [0; 0]);
+    let again = store.import(foreign, at(9)).await.unwrap();
+    assert_eq!(again, Imported { added: 0, kept: 3, expired: 0 });
+    assert_eq!(store.sweep(at(100), 10).await.unwrap(), 1);
+    settled(claim(&*store, 3, at(10), slot(1)).await);
+    store.close().await.unwrap();
+}
+
+pub(crate) async fn an_import_takes_nothing_that_is_no_outcome(engine: &dyn Engine) {
+    let (store, _) = engine.open(at(0)).await;
+    for number in 1..=4 {
+        assert!(is_new(&claim(&*store, 1, at(0), slot(number)).await));
+    }
+    let pending = record(&*store, 1).await;
+    store.commit(token(1), vec![id(2), id(3)], at(0)).await.unwrap();
+    let (committing, held) = (record(&*store, 2).await, record(&*store, 3).await);
+    settle(&*store, 1, at(0), 4, accepted()).await.unwrap();
+    let expired = Record { expires: at(5), ..record(&*store, 4).await };
+    store.release(token(1), vec![id(1)]).await.unwrap();
+    settle(&*store, 1, at(0), 2, deferred()).await.unwrap();
+    for number in [2, 4] {
+        store.forget(id(number), at(0)).await.unwrap();
+    }
+    let held = Record { state: State::Settled(accepted()), last_seen: at(8), ..held };
+    let imported = store.import(vec![pending, committing, held, expired], at(9)).await.unwrap();
+    assert_eq!(imported, Imported { added: 1, kept: 1, expired: 2 });
+    assert_eq!(store.get(id(1), at(9)).await.unwrap(), None);
+    assert_eq!(store.get(id(4), at(4)).await.unwrap(), None);
+    let doubt = settled(claim(&*store, 2, at(9), slot(2)).await).0;
+    assert!(matches!(&doubt.state, State::Settled(Outcome::InDoubt(reply)) if reply.code() == 451));
+    assert_eq!(doubt.expires, at(9).plus(WINDOW));
+    let flight = claim(&*store, 3, at(9), slot(3)).await;
+    assert!(matches!(flight, Claimed::InFlight { .. }), "an attempt under way stays");
+    let renamed = Slot { key: "order-4b".into(), ..slot(4) };
+    assert!(is_new(&claim(&*store, 4, at(9), renamed).await));
+    store.close().await.unwrap();
+}
