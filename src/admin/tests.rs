@@ -11,6 +11,10 @@ use axum::response::Response;
 use serde_json::Value;
 use tower_service::Service;
 
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::Instant;
+
 use super::*;
 use crate::clock::ManualClock;
 use crate::config::{Config, Redact};
@@ -45,6 +49,7 @@ struct Admin {
     store: Arc<FaultyStore>,
     proxy: Arc<Fake>,
     journal: Journal,
+    closing: CancellationToken,
     _directory: tempfile::TempDir,
 }
 
@@ -102,8 +107,9 @@ impl Admin {
             clock: Arc::new(ManualClock::new(at(100))),
             proxy: proxy.clone(),
         };
-        let router = routes::router(desk, Token::read_or_make(&path).unwrap());
-        Self { router, store, proxy, journal, _directory: directory }
+        let closing = CancellationToken::new();
+        let router = routes::router(desk, Token::read_or_make(&path).unwrap(), closing.clone());
+        Self { router, store, proxy, journal, closing, _directory: directory }
     }
 
     async fn call(&self, request: Request<Body>) -> Response {
@@ -249,6 +255,7 @@ async fn what_can_not_be_meant_is_refused_by_name() {
         ("/v1/claims?limit=10001", "up to 10000, or 0 for all"),
         ("/v1/claims?after=12", "after: \"12\""),
         ("/v1/claims?key=a&key=b", "\"key\" stands there twice"),
+        ("/v1/claims?find=k&state=accepted", "\"state\"; known here: find, which stands alone"),
         ("/v1/claims/xyz", "64 hex digits, of which at least 8"),
         ("/v1/claims/0101010%C3%A9", "64 hex digits"),
         ("/v1/stats?since=x", "since: \"x\""),
@@ -309,6 +316,7 @@ async fn a_doubt_is_resolved_either_way_and_nothing_else_is() {
         }
         let large = admin.post("/v1/claims/02020202/resolve", &" ".repeat(100_000)).await;
         assert_eq!(large.status, StatusCode::PAYLOAD_TOO_LARGE);
+        assert!(!large.error().is_empty(), "in the form of every refusal");
         let resolved = admin.post("/v1/claims/02020202/resolve", &body).await;
         assert_eq!((resolved.status, &resolved.json()["state"]), (StatusCode::OK, &state.into()));
         for (id, status) in [
@@ -448,6 +456,8 @@ async fn events_are_the_decisions_that_a_reader_wants() {
     assert!(piece(&mut some).await.unwrap().contains("\"to\":\"Ann@B.test\""));
     // With nothing to tell, time passes until the reader hears that all is well.
     assert_eq!(piece(&mut some).await.unwrap(), ": still here\n\n");
+    admin.closing.cancel();
+    assert_eq!(piece(&mut some).await, None);
 }
 
 #[tokio::test]
@@ -473,4 +483,51 @@ async fn there_is_a_bound_on_readers_of_events() {
         }
     };
     tokio::time::timeout(Duration::from_secs(30), again).await.unwrap();
+}
+
+/// Serves on a free port; time passes whenever nobody has anything to do.
+async fn served(admin: &Admin) -> (Running, SocketAddr) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    (Running::start(listener, admin.router.clone(), admin.closing.clone()), address)
+}
+
+async fn rest_of(mut stream: TcpStream) -> String {
+    let mut text = String::new();
+    // A connection that is reset has ended, too.
+    let _ = stream.read_to_string(&mut text).await;
+    text
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_says_nothing_is_let_go() {
+    let admin = Admin::new();
+    let (running, address) = served(&admin).await;
+    for (said, heard) in
+        [("", ""), ("GET /livez HTTP/1.1\r\n", ""), ("GET /livez HTTP/1.1\r\nHost: x\r\n\r\n", "ok\n")]
+    {
+        let started = Instant::now();
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(said.as_bytes()).await.unwrap();
+        let text = rest_of(stream).await;
+        assert!(text.ends_with(heard), "{text}");
+        assert!(started.elapsed() < Duration::from_secs(20), "{said:?} took {:?}", started.elapsed());
+    }
+    running.stop().await;
+    assert!(TcpStream::connect(address).await.is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_comes_when_all_places_are_taken_waits_for_one() {
+    let admin = Admin::new();
+    let (running, address) = served(&admin).await;
+    let mut silent = Vec::new();
+    for _ in 0..64 {
+        silent.push(TcpStream::connect(address).await.unwrap());
+    }
+    let mut late = TcpStream::connect(address).await.unwrap();
+    late.write_all(b"GET /livez HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await.unwrap();
+    let text = rest_of(late).await;
+    assert!(text.starts_with("HTTP/1.1 200 OK"), "{text}");
+    running.stop().await;
 }
