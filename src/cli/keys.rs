@@ -55,7 +55,7 @@ pub struct ListArgs {
     /// Only records seen within this time, such as 30m, 24h or 7d
     #[arg(long, value_name = "AGE", value_parser = age)]
     pub since: Option<Duration>,
-    /// At most so many records, the newest; 0 for all
+    /// At most so many records, the newest; 0 for all, in the order of their ids
     #[arg(long, value_name = "N", default_value_t = 1000)]
     pub limit: usize,
     /// One JSON object a line
@@ -149,10 +149,17 @@ async fn list(store: &dyn Store, args: &ListArgs, now: Timestamp, out: &mut Vec<
     let mut search = Search::new(store, &filter, now);
     let mut records = Vec::new();
     while let Some(page) = search.next().await? {
-        records.extend(page);
+        if args.json {
+            write_records(&page, args.json, out)?;
+        } else {
+            records.extend(page);
+        }
+    }
+    if args.json {
+        return Ok(());
     }
     write_records(&records, args.json, out)?;
-    if search.found() > records.len() && !args.json {
+    if search.found() > records.len() {
         writeln!(out, "{} more; see them with --limit 0", search.found() - records.len())?;
     }
     Ok(())

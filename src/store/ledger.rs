@@ -11,9 +11,10 @@
 //! 2. Whatever is `committing` is an open record in the backend, and in memory
 //!    too. It is removed after the settled record that ends it was written; an
 //!    open record whose attempt the settled one has counted means nothing.
-//! 3. Whatever is settled has its entry in the expiry index: the entry is
-//!    written before the record, and removed after it. An entry that does not
-//!    match the record means nothing, and the sweep drops it.
+//! 3. Whatever is settled has its entries in the expiry index and in the index
+//!    of keys: written before the record, and removed after it. One that does
+//!    not match the record means nothing. The sweep drops such entries of the
+//!    expiry index; the index of keys may keep one for each crash.
 //! 4. A `committing` record never expires. It ends by its holder's settlement,
 //!    by another's takeover under [`OnConflict::Relay`], or at the next start.
 //!
