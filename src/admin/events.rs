@@ -7,8 +7,9 @@ use axum::Extension;
 use axum::extract::{RawQuery, State};
 use axum::http::StatusCode;
 use axum::response::Response;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Semaphore;
 use tokio::time::{Instant, interval_at};
+use tokio_util::sync::CancellationToken;
 
 use super::Desk;
 use super::answer::{Refusal, with_type};
@@ -24,13 +25,16 @@ const MOST: usize = 32;
 /// How often a reader hears that it is still connected.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
-/// Places for readers.
+/// Places for readers, until the process ends.
 #[derive(Clone, Debug)]
-pub(super) struct Places(Arc<Semaphore>);
+pub(super) struct Places {
+    free: Arc<Semaphore>,
+    closing: CancellationToken,
+}
 
-impl Default for Places {
-    fn default() -> Self {
-        Self(Arc::new(Semaphore::new(MOST)))
+impl Places {
+    pub(super) fn new(closing: CancellationToken) -> Self {
+        Self { free: Arc::new(Semaphore::new(MOST)), closing }
     }
 }
 
@@ -69,18 +73,21 @@ pub(super) async fn events(
     RawQuery(query): RawQuery,
 ) -> Result<Response, Refusal> {
     let wanted = Wanted::parse(query.as_deref())?;
-    let Ok(place) = places.0.try_acquire_owned() else {
+    let Ok(place) = places.free.try_acquire_owned() else {
         let text = format!("{MOST} others read events already; close one of them");
         return Err(Refusal::new(StatusCode::SERVICE_UNAVAILABLE, text));
     };
     let follower = desk.journal.follow();
     let (pieces, body) = streamed();
-    tokio::spawn(pump(place, follower, wanted, pieces));
+    tokio::spawn(async move {
+        places.closing.run_until_cancelled(pump(follower, wanted, pieces)).await;
+        drop(place);
+    });
     Ok(with_type("text/event-stream", body.behind(Some(": following\n\n".into()))))
 }
 
 /// Hands decisions over until the reader is gone or too slow.
-async fn pump(_place: OwnedSemaphorePermit, mut follower: Follower, wanted: Wanted, pieces: Pieces) {
+async fn pump(mut follower: Follower, wanted: Wanted, pieces: Pieces) {
     let mut alive = interval_at(Instant::now() + KEEP_ALIVE, KEEP_ALIVE);
     loop {
         let handed = tokio::select! {

@@ -24,6 +24,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
 use crate::config;
@@ -121,6 +122,8 @@ impl Bound {
 
     /// Serves it until [`Running::stop`].
     pub fn serve(self, desk: Desk) -> Running {
-        Running::start(self.listener, routes::router(desk, self.token))
+        let closing = CancellationToken::new();
+        let router = routes::router(desk, self.token, closing.clone());
+        Running::start(self.listener, router, closing)
     }
 }

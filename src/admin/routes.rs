@@ -3,12 +3,13 @@
 use std::time::Duration;
 
 use axum::extract::{DefaultBodyLimit, Request, State};
-use axum::http::header::AUTHORIZATION;
+use axum::http::header::{AUTHORIZATION, CONTENT_TYPE};
 use axum::http::{HeaderMap, StatusCode};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::Response;
 use axum::routing::{get, post};
 use axum::{Extension, Router};
+use tokio_util::sync::CancellationToken;
 
 use super::answer::{Refusal, with_type};
 use super::events::Places;
@@ -38,8 +39,9 @@ GET  /v1/events                   decisions as they are made: outcome, tenant, r
 All but the first three want the header \"Authorization: Bearer TOKEN\".
 ";
 
-/// Everything that there is.
-pub(super) fn router(desk: Desk, token: Token) -> Router {
+/// Everything that there is. Streams without an end of their own end with
+/// `closing`.
+pub(super) fn router(desk: Desk, token: Token, closing: CancellationToken) -> Router {
     let open = Router::new()
         .route("/livez", get(health::livez))
         .route("/readyz", get(health::readyz))
@@ -60,7 +62,7 @@ pub(super) fn router(desk: Desk, token: Token) -> Router {
     let closed = quick
         .merge(long)
         .fallback(async || Refusal::new(StatusCode::NOT_FOUND, "there is nothing here; see GET /"))
-        .layer(Extension(Places::default()))
+        .layer(Extension(Places::new(closing)))
         .layer(from_fn_with_state(token, authorized));
     let elsewhere =
         async || Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "this can't be done here; see GET /");
@@ -75,9 +77,19 @@ async fn in_time(request: Request, next: Next) -> Result<Response, Refusal> {
 
 async fn authorized(State(token): State<Token>, request: Request, next: Next) -> Result<Response, Refusal> {
     match bearer(request.headers()) {
-        Some(given) if token.is(given) => Ok(next.run(request).await),
+        Some(given) if token.is(given) => in_json(next.run(request).await),
         _ => Err(Refusal::unauthorized()),
     }
+}
+
+/// What was refused before it came to us is said in the form of the rest.
+fn in_json(response: Response) -> Result<Response, Refusal> {
+    let status = response.status();
+    let ours = response.headers().get(CONTENT_TYPE).is_some_and(|given| given == "application/json");
+    if ours || !status.is_client_error() {
+        return Ok(response);
+    }
+    Err(Refusal::new(status, status.canonical_reason().unwrap_or("this can't be taken")))
 }
 
 /// The token that a request brings (RFC 6750 §2.1).

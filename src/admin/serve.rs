@@ -42,8 +42,8 @@ pub struct Running {
 }
 
 impl Running {
-    pub(super) fn start(listener: TcpListener, router: Router) -> Self {
-        let closing = CancellationToken::new();
+    /// Serves `router` on `listener` until `closing` is cancelled.
+    pub(super) fn start(listener: TcpListener, router: Router, closing: CancellationToken) -> Self {
         let task = tokio::spawn(accept(listener, router, closing.clone()));
         Self { closing, task }
     }

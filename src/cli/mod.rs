@@ -2,21 +2,28 @@
 
 pub mod check;
 pub mod demo;
+pub mod explain;
+
 pub mod keys;
+pub mod reach;
 pub mod record_view;
 pub mod serve;
 pub mod sink;
+pub mod stats;
+pub mod tail;
 #[cfg(test)]
 mod tests;
 
 use std::ffi::OsString;
 use std::fmt;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 
-use crate::config::{Config, ConfigFault};
+use crate::config::{Config, ConfigFault, parse_duration};
 use crate::store::StoreFault;
 
 /// Where the configuration is unless `--config` says otherwise.
@@ -49,8 +56,21 @@ pub enum Command {
     ///
     /// Names every fault with file, line and key.
     Check(check::CheckArgs),
-    /// Look into the claims: what was sent to whom, and when
+    /// Explain what an e-mail counts as: its rule, key, fingerprint and claims, and why
+    ///
+    /// For designing keys. Asks the running proxy, or the store, whether the e-mail would be relayed
+    /// or suppressed now. With --diff, says whether two files count as the same e-mail.
+    Explain(explain::ExplainArgs),
+    /// Follow the decisions of the running proxy
+    Tail(tail::TailArgs),
+    /// Look into the claims, and mend them: what was sent to whom, and when
+    ///
+    /// Asks the running proxy; where none runs, opens the store.
     Keys(keys::KeysArgs),
+    /// Count what was relayed, suppressed, in conflict, in doubt
+    ///
+    /// Asks the running proxy; where none runs, opens the store.
+    Stats(stats::StatsArgs),
     /// Run a receiving SMTP server for trying things out
     ///
     /// Keeps messages as .eml files and prints a line for each.
@@ -96,8 +116,13 @@ pub fn load_config(file: &Path) -> Result<Config, CliFault> {
 pub enum CliFault {
     /// The operator's: the configuration is faulty.
     Config(ConfigFault),
-    /// The store can't be read.
+    /// The store can't be used.
     Store(StoreFault),
+    /// Nobody reads standard output any more: `| head` has seen enough. No
+    /// reason to complain.
+    Closed,
+    /// The command was not used as it should be; the exit code is 2.
+    Usage(String),
     /// Anything else, said in full.
     Failed(String),
 }
@@ -106,13 +131,9 @@ impl fmt::Display for CliFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             CliFault::Config(fault) => write!(f, "{fault}"),
-            CliFault::Store(StoreFault::Locked(what)) => write!(
-                f,
-                "the store is in use by a running mailonce ({what}). Stop the proxy and run this again, \
-                 or copy the store's directory and name the copy: MAILONCE_STORE__PATH=COPY mailonce keys ..."
-            ),
-            CliFault::Store(fault) => write!(f, "the store can't be read: {fault}"),
-            CliFault::Failed(what) => f.write_str(what),
+            CliFault::Store(fault) => write!(f, "the store can't be used: {fault}"),
+            CliFault::Closed => f.write_str("standard output is closed"),
+            CliFault::Usage(what) | CliFault::Failed(what) => f.write_str(what),
         }
     }
 }
@@ -127,7 +148,10 @@ impl From<StoreFault> for CliFault {
 
 impl From<std::io::Error> for CliFault {
     fn from(error: std::io::Error) -> Self {
-        CliFault::Failed(error.to_string())
+        match error.kind() {
+            std::io::ErrorKind::BrokenPipe => CliFault::Closed,
+            _ => CliFault::Failed(error.to_string()),
+        }
     }
 }
 
@@ -144,30 +168,48 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     };
     match dispatch(args.command) {
         Ok(()) => ExitCode::SUCCESS,
+        Err(CliFault::Closed) => ExitCode::SUCCESS,
         Err(fault) => {
             for line in fault.to_string().lines() {
                 eprintln!("mailonce: {}", crate::journal::escape::for_terminal(line));
             }
-            ExitCode::FAILURE
+            ExitCode::from(if let CliFault::Usage(_) = fault { 2 } else { 1 })
         }
     }
 }
 
 /// Writes what a command found to standard output.
 fn print(out: &[u8]) -> Result<(), CliFault> {
-    use std::io::Write;
     match std::io::stdout().lock().write_all(out) {
-        // `| head` has seen enough.
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
         written => Ok(written?),
     }
+}
+
+/// Lets a command write to standard output in large pieces.
+fn to_stdout(work: impl FnOnce(&mut dyn Write) -> Result<(), CliFault>) -> Result<(), CliFault> {
+    let mut out = std::io::BufWriter::new(std::io::stdout().lock());
+    let done = work(&mut out);
+    // What was found before a fault is worth seeing.
+    let flushed = out.flush();
+    done?;
+    Ok(flushed?)
+}
+
+/// An age on the command line: 90s, 30m, 24h, 7d or whole seconds.
+fn age(text: &str) -> Result<Duration, String> {
+    parse_duration(text).ok_or_else(|| "write 90s, 30m, 24h or 7d".to_owned())
 }
 
 fn dispatch(command: Command) -> Result<(), CliFault> {
     match command {
         Command::Serve(args) => serve::run(&args),
         Command::Check(args) => check::run(args),
-        Command::Keys(args) => keys::run(args),
+
+        Command::Explain(args) => explain::run(&args),
+        Command::Tail(args) => tail::run(&args),
+        Command::Keys(args) => keys::run(&args),
+        Command::Stats(args) => stats::run(&args),
         Command::Sink(args) => sink::run(&args),
         Command::Demo(args) => demo::run(&args),
     }

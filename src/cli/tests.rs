@@ -30,6 +30,16 @@ fn exit_codes_tell_done_failed_and_wrong_usage() {
         &["keys", "list", "--state", "lost"],
         &["keys", "list", "--since", "7 parsecs"],
         &["keys", "list", "--limit", "-1"],
+        &["keys", "release"],
+        // Nobody is there to be asked.
+        &["keys", "release", "0123456789"],
+        &["keys", "resolve", "0123456789"],
+        &["keys", "resolve", "0123456789", "--as", "lost"],
+        &["keys", "export", "--after", "0123456789"],
+        &["stats", "--since", "yesterday"],
+        &["tail", "--outcome", "lost"],
+        &["explain"],
+        &["explain", "a.eml", "b.eml", "c.eml"],
         &["sink", "--listen", "here"],
         &["serve", "extra"],
     ] {
@@ -51,10 +61,4 @@ fn the_definition_is_sound_and_every_command_has_an_example() {
     let mut command = Args::command();
     command.build();
     look(&mut command);
-}
-
-#[test]
-fn a_locked_store_says_what_to_do() {
-    let text = CliFault::from(StoreFault::Locked("data".into())).to_string();
-    assert!(text.contains("in use by a running mailonce (data). Stop the proxy"), "{text}");
 }

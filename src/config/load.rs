@@ -70,12 +70,12 @@ pub(super) fn parse_with(
 }
 
 fn read(root: Section<'_>) -> Config {
+    let hostname = root.get("hostname", None, |node| domain(node).map(Some));
+    let drain = root.get("drain", Duration::from_secs(30), duration);
     let listeners = listeners(&root);
     let mut config = Config {
-        hostname: root
-            .get("hostname", None, |node| domain(node).map(Some))
-            .unwrap_or_else(values::machine_name),
-        drain: root.get("drain", Duration::from_secs(30), duration),
+        hostname: hostname.unwrap_or_else(values::machine_name),
+        drain,
         upstream: upstream(root.table("upstream")),
         store: store(root.table("store")),
         dedup: dedup::dedup(root.table("dedup")),

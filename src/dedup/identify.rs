@@ -58,7 +58,7 @@ impl Heart {
     pub(super) async fn identify<'s>(&self, services: &'s Services, message: &Message) -> Identity<'s> {
         let Source { tenant_header, listener, .. } = &message.source;
         let tenant = identity::tenant_of(tenant_header.as_deref(), listener, &message.headers);
-        let base = match services.rules.iter().any(|rule| !rule.matches.key.is_empty()) {
+        let base = match rules::ask_for_key(&services.rules) {
             true => self.base(&services.dedup, message).await,
             false => Base::default(),
         };

@@ -1,8 +1,6 @@
 //! The message that is being decided on, and the claims and fates of its
 //! recipients.
 
-use std::collections::HashSet;
-
 use crate::config::Scope;
 use crate::identity::{self, Key};
 use crate::journal::DecisionOutcome;
@@ -100,13 +98,4 @@ impl Message {
         };
         claim.recipients.iter().map(fate).collect()
     }
-}
-
-/// A repeated recipient counts once.
-pub(super) fn distinct(mut envelope: Envelope) -> Envelope {
-    if envelope.recipients.len() > 1 {
-        let mut seen = HashSet::new();
-        envelope.recipients.retain(|recipient| seen.insert(recipient.path.identity()));
-    }
-    envelope
 }

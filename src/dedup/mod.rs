@@ -25,6 +25,7 @@ use tokio::time::{Instant, timeout_at};
 use crate::clock::{Clock, Timestamp};
 use crate::config::{self, Mode};
 use crate::crash;
+use crate::identity;
 use crate::journal::{DecisionOutcome, Journal};
 use crate::message::{Content, Headers};
 use crate::smtp::envelope::Envelope;
@@ -37,7 +38,8 @@ use attempt::{Attempt, Beside};
 use flights::{Flights, Landing};
 use held::{Claim, HeldClaim, HeldClaims};
 use identify::{Course, Identity};
-use message::{Message, distinct};
+use message::Message;
+
 use verdict::{Fate, Verdict};
 
 /// A claim that never got past `pending` may be taken by another attempt after
@@ -152,7 +154,7 @@ impl Heart {
             Ok(headers) => (headers, None),
             Err(fault) => (Headers::none(), Some(fault)),
         };
-        let message = Message { source, envelope: distinct(envelope), headers, content, eight_bit };
+        let message = Message { source, envelope: identity::distinct(envelope), headers, content, eight_bit };
         let identity = match fault {
             Some(fault) => Identity::refused(&services.dedup, DecisionOutcome::Rejected, fault.reply()),
             None => self.identify(services, &message).await,

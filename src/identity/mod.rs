@@ -8,6 +8,7 @@
 pub mod chain;
 pub mod rules;
 
+use std::collections::HashSet;
 use std::fmt;
 use std::time::Duration;
 
@@ -15,6 +16,7 @@ use sha2::{Digest, Sha256};
 
 use crate::config::{Dedup, Strategy};
 use crate::message::Headers;
+use crate::smtp::envelope::Envelope;
 use crate::smtp::reply::Reply;
 use crate::store::{ClaimId, Fingerprint};
 
@@ -129,7 +131,11 @@ fn usable(value: String) -> Result<String, FieldFault> {
     }
 }
 
-fn own_window(headers: &Headers) -> Result<Option<Duration>, IdentityFault> {
+/// The window that a message sets for itself.
+///
+/// # Errors
+/// [`IdentityFault::BadKey`] where the field is unusable.
+pub fn own_window(headers: &Headers) -> Result<Option<Duration>, IdentityFault> {
     let bad = |why| IdentityFault::BadKey { field: "X-Idempotency-TTL".to_owned(), why };
     let mut values = headers.values(TTL_HEADER);
     let Some(value) = values.next() else { return Ok(None) };
@@ -174,6 +180,15 @@ fn encoding(tenant: &str, strategy: &str, key: &str, recipient: Option<&str>) ->
         append(&mut out, recipient);
     }
     out
+}
+
+/// The envelope with each recipient once, however it is spelled.
+pub fn distinct(mut envelope: Envelope) -> Envelope {
+    if envelope.recipients.len() > 1 {
+        let mut seen = HashSet::new();
+        envelope.recipients.retain(|recipient| seen.insert(recipient.path.identity()));
+    }
+    envelope
 }
 
 fn append(out: &mut Vec<u8>, text: &str) {

@@ -40,6 +40,11 @@ impl<'a> Facts<'a> {
     }
 }
 
+/// Whether any rule asks for the key that `[dedup].chain` yields.
+pub fn ask_for_key(rules: &[Rule]) -> bool {
+    rules.iter().any(|rule| !rule.matches.key.is_empty())
+}
+
 /// The first rule that matches.
 pub fn choose<'r>(rules: &'r [Rule], facts: &Facts<'_>) -> Option<&'r Rule> {
     rules.iter().find(|rule| first_unmet(&rule.matches, facts).is_none())

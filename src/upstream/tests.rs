@@ -1,5 +1,6 @@
 //! A scripted upstream, and what the tests of this module share.
 
+mod health;
 mod pooling;
 mod wire;
 

@@ -8,6 +8,7 @@
 
 pub mod client;
 pub mod got;
+pub mod http;
 pub mod mail;
 pub mod program;
 pub mod upstream;

@@ -10,6 +10,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tempfile::TempDir;
 
+use super::http::{self, Answer, Events};
 use super::{Client, DEADLINE, Mail, Watched};
 
 /// The program with these arguments and without our environment's overrides.
@@ -36,6 +37,7 @@ pub struct Setup {
     dedup: String,
     limits: String,
     rules: String,
+    admin: String,
 }
 
 impl Setup {
@@ -49,6 +51,8 @@ impl Setup {
             dedup: String::new(),
             limits: String::new(),
             rules: String::new(),
+            // Proxies run side by side: none takes the default address.
+            admin: "address = \"\"\n".to_owned(),
         }
     }
 
@@ -83,16 +87,34 @@ impl Setup {
         self
     }
 
+    /// Turns the admin address on, on a free port.
+    pub fn admin(self) -> Self {
+        let token_file = self.token_file();
+        self.admin_as(&format!("address = \"127.0.0.1:0\"\ntoken_file = \"{}\"", token_file.display()))
+    }
+
+    /// Writes these lines into the section of the admin address.
+    pub fn admin_as(mut self, lines: &str) -> Self {
+        self.admin = format!("{lines}\n");
+        self
+    }
+
+    /// Where the admin token is.
+    pub fn token_file(&self) -> PathBuf {
+        self.directory.path().join("secrets/admin.token")
+    }
+
     /// The configuration.
     pub fn text(&self) -> String {
-        let Self { upstream_address, top, listener, upstream, dedup, limits, rules, .. } = self;
+        let Self { upstream_address, top, listener, upstream, dedup, limits, rules, admin, .. } = self;
         let store = self.directory.path().join("claims");
         format!(
             "hostname = \"relay.test\"\n{top}\
              [[listener]]\nname = \"in\"\naddress = \"127.0.0.1:0\"\n{listener}\
              [upstream]\naddress = \"{upstream_address}\"\n{upstream}\
              [store]\nengine = \"sled\"\npath = \"{}\"\n\
-             [dedup]\n{dedup}[limits]\n{limits}{rules}[log]\nformat = \"json\"\n",
+             [dedup]\n{dedup}[limits]\n{limits}{rules}[log]\nformat = \"json\"\n\
+             [admin]\n{admin}",
             store.display()
         )
     }
@@ -130,7 +152,11 @@ impl Setup {
         let address =
             listening.trim_start_matches("listening on ").trim_end_matches(" (in)").parse().unwrap();
         process.stdout_line(|line| line == "ready");
-        Proxy { address, process, setup: self.clone() }
+        let admin = process
+            .stdout()
+            .iter()
+            .find_map(|line| line.strip_prefix("listening on ")?.strip_suffix(" (admin)")?.parse().ok());
+        Proxy { address, admin, process, setup: self.clone() }
     }
 }
 
@@ -219,6 +245,8 @@ fn find<T>(lines: &Watched<Lines>, look: impl Fn(&str) -> Option<T>) -> Option<T
 #[derive(Debug)]
 pub struct Proxy {
     pub address: SocketAddr,
+    /// The admin address, where it is turned on.
+    pub admin: Option<SocketAddr>,
     pub process: Process,
     pub setup: Setup,
 }
@@ -240,6 +268,26 @@ impl Proxy {
         let reply = client.deliver(mail);
         client.send("QUIT\r\n");
         reply
+    }
+
+    /// The header line that the admin address wants.
+    pub fn bearer(&self) -> String {
+        let token = std::fs::read_to_string(self.setup.token_file()).unwrap();
+        format!("Authorization: Bearer {}", token.trim())
+    }
+
+    /// Asks the admin address, with the token.
+    #[track_caller]
+    pub fn ask(&self, request: &str, headers: &[&str], body: &str) -> Answer {
+        let bearer = self.bearer();
+        let headers: Vec<&str> = headers.iter().copied().chain([&*bearer]).collect();
+        http::ask(self.admin.expect("the admin address is off"), request, &headers, body)
+    }
+
+    /// Follows the decisions that the admin address tells.
+    pub fn events(&self, query: &str) -> Events {
+        let request = format!("GET /v1/events{query}");
+        Events::open(self.admin.expect("the admin address is off"), &request, &[&self.bearer()])
     }
 
     /// Waits for a log line with these values.

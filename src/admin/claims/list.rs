@@ -41,7 +41,10 @@ enum Wanted {
 impl Wanted {
     fn parse(query: Option<&str>, now: Timestamp) -> Result<Self, Refusal> {
         let mut parameters = Parameters::parse(query)?;
-        let what = parameters.take("find");
+        if let Some(what) = parameters.take("find") {
+            parameters.close("find, which stands alone")?;
+            return Ok(Wanted::Named(what));
+        }
         let states = StateName::ALL.map(StateName::as_str).join(", ");
         let state = parameters.convert("state", &format!("one of {states}"), |text| text.parse().ok())?;
         let [tenant, recipient, key] = ["tenant", "recipient", "key"].map(|name| parameters.take(name));
@@ -53,10 +56,9 @@ impl Wanted {
         let limit = if after.is_some() { 0 } else { limit.unwrap_or(LIMIT) };
         let filter =
             Filter::new(state, tenant.as_deref(), recipient.as_deref(), key.as_deref(), since, limit);
-        Ok(match (what, after) {
-            (Some(what), _) => Wanted::Named(what),
-            (None, Some(after)) => Wanted::Behind(after, filter),
-            (None, None) => Wanted::Filtered(filter),
+        Ok(match after {
+            Some(after) => Wanted::Behind(after, filter),
+            None => Wanted::Filtered(filter),
         })
     }
 }
@@ -188,10 +190,6 @@ async fn write_all(
                 };
                 let Some(page) = page else { break };
                 writer.page(&page).await?;
-                // With a limit there is one page; looking again would search again.
-                if filter.limit > 0 {
-                    break;
-                }
             }
         }
         Wanted::Behind(after, filter) => {

@@ -1,0 +1,122 @@
+//! `mailonce explain`: what an e-mail counts as, and why. People design their
+//! keys with it, so its output teaches.
+
+mod diff;
+mod fate;
+mod json;
+mod mail;
+mod reason;
+mod text;
+
+use std::path::PathBuf;
+
+use super::reach::{Missing, Notice, Reach};
+use super::{CliFault, ConfigArgs, print};
+use crate::config::{Config, Listener};
+use crate::escape::json_for_terminal;
+use fate::Fate;
+use mail::Mail;
+use reason::{Reasoning, reason};
+
+/// Arguments of `explain`.
+#[derive(Clone, Debug, clap::Args)]
+#[command(after_help = "Example:\n  mailonce explain welcome.eml --rcpt ann@example.com\n  \
+    mailonce explain --diff first.eml retry.eml")]
+pub struct ExplainArgs {
+    /// Where the configuration is.
+    #[command(flatten)]
+    pub config: ConfigArgs,
+    /// The e-mail as a file; - is standard input
+    #[arg(value_name = "FILE.eml", required = true, num_args = 1..=2)]
+    pub files: Vec<PathBuf>,
+    /// Say whether two files count as the same e-mail, and what differs first
+    #[arg(long)]
+    pub diff: bool,
+    /// The sender in the envelope; else what Return-Path or From says
+    #[arg(long, value_name = "ADDRESS")]
+    pub from: Option<String>,
+    /// A recipient in the envelope; else what To, Cc and Bcc say
+    #[arg(long, value_name = "ADDRESS")]
+    pub rcpt: Vec<String>,
+    /// The tenant; else what the listener makes of the e-mail
+    #[arg(long, value_name = "TENANT")]
+    pub tenant: Option<String>,
+    /// The listener that it comes in by; else the first
+    #[arg(long, value_name = "NAME")]
+    pub listener: Option<String>,
+    /// One JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// How the e-mail would come in.
+#[derive(Clone, Debug)]
+struct Terms<'c> {
+    listener: &'c Listener,
+    tenant: Option<String>,
+}
+
+/// Explains one e-mail, or compares two.
+pub fn run(args: &ExplainArgs) -> Result<(), CliFault> {
+    let config = args.config.load()?;
+    let terms = Terms { listener: listener(&config, args.listener.as_deref())?, tenant: args.tenant.clone() };
+    let out = match (args.diff, args.files.as_slice()) {
+        (false, [file]) => {
+            let mail = Mail::read(file, args, &config)?;
+            let reasoning = reason(&config, &mail, &terms);
+            let (fates, asked) = foresee(&config, &reasoning);
+            match args.json {
+                true => json::one(&mail, &reasoning, &fates, &asked),
+                false => text::one(&mail, &reasoning, &fates, &asked),
+            }
+        }
+        (true, [first, second]) => {
+            let mails = [Mail::read(first, args, &config)?, Mail::read(second, args, &config)?];
+            let [one, other] = [reason(&config, &mails[0], &terms), reason(&config, &mails[1], &terms)];
+            let verdict = diff::compare(&mails[0], &one, &mails[1], &other);
+            if args.json { verdict.to_json() } else { verdict.to_text() }
+        }
+        (true, _) => return Err(CliFault::Usage("explain --diff compares two files; name both".to_owned())),
+        (false, _) => {
+            return Err(CliFault::Usage("explain takes one file; to compare two, say --diff".to_owned()));
+        }
+    };
+    let out = if args.json { json_for_terminal(&out) } else { out };
+    print(format!("{out}\n").as_bytes())
+}
+
+fn listener<'c>(config: &'c Config, name: Option<&str>) -> Result<&'c Listener, CliFault> {
+    let named = |listener: &&Listener| name.is_none_or(|name| name == listener.name);
+    config.listeners.iter().find(named).ok_or_else(|| {
+        let names: Vec<&str> = config.listeners.iter().map(|listener| listener.name.as_str()).collect();
+        let name = name.unwrap_or_default();
+        CliFault::Usage(format!("there is no listener {name:?}; there is {}", names.join(", ")))
+    })
+}
+
+/// What is known of each claim already, and who said so.
+fn foresee(config: &Config, reasoning: &Reasoning<'_>) -> (Vec<Fate>, String) {
+    let unknown =
+        |why: String| (Vec::new(), format!("nobody could be asked whether it was sent before: {why}"));
+    if reasoning.claims.is_empty() {
+        return (Vec::new(), String::new());
+    }
+    let reach = match Reach::of(config, Notice::Silent, Missing::Fault) {
+        Ok(reach) => reach,
+        Err(fault) => return unknown(fault.to_string()),
+    };
+    let fates: Result<Vec<Fate>, CliFault> = reasoning
+        .claims
+        .iter()
+        .map(|claim| Ok(Fate::of(reach.get(&claim.id)?.as_ref(), reasoning.policy, &reasoning.fingerprint)))
+        .collect();
+    let asked =
+        if reach.is_live() { "asked the running proxy" } else { "no proxy runs; looked into its store" };
+    match fates.and_then(|fates| reach.close().map(|()| fates)) {
+        Ok(fates) => (fates, asked.to_owned()),
+        Err(fault) => unknown(fault.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests;
