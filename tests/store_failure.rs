@@ -54,7 +54,7 @@ impl Running {
         let (records, _) = self.runtime.block_on(self.store.list(query, now)).unwrap();
         records
             .iter()
-            .map(|record| mailonce::cli::record_view::state_name(&record.state).to_owned())
+            .map(|record| mailonce::store::view::state_name(&record.state).to_owned())
             .collect()
     }
 }
