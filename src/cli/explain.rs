@@ -8,7 +8,7 @@ mod mail;
 mod reason;
 mod text;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::reach::{Missing, Notice, Reach};
 use super::{CliFault, ConfigArgs, print};
@@ -49,6 +49,25 @@ pub struct ExplainArgs {
     pub json: bool,
 }
 
+/// Whether to explain or to compare.
+enum Files<'a> {
+    One(&'a Path),
+    Two(&'a Path, &'a Path),
+}
+
+impl<'a> Files<'a> {
+    fn of(args: &'a ExplainArgs) -> Result<Self, CliFault> {
+        match (args.diff, args.files.as_slice()) {
+            (false, [file]) => Ok(Files::One(file)),
+            (true, [first, second]) => Ok(Files::Two(first, second)),
+            (true, _) => Err(CliFault::Usage("explain --diff compares two files; name both".to_owned())),
+            (false, _) => {
+                Err(CliFault::Usage("explain takes one file; to compare two, say --diff".to_owned()))
+            }
+        }
+    }
+}
+
 /// How the e-mail would come in.
 #[derive(Clone, Debug)]
 struct Terms<'c> {
@@ -58,10 +77,11 @@ struct Terms<'c> {
 
 /// Explains one e-mail, or compares two.
 pub fn run(args: &ExplainArgs) -> Result<(), CliFault> {
+    let files = Files::of(args)?;
     let config = args.config.load()?;
     let terms = Terms { listener: listener(&config, args.listener.as_deref())?, tenant: args.tenant.clone() };
-    let out = match (args.diff, args.files.as_slice()) {
-        (false, [file]) => {
+    let out = match files {
+        Files::One(file) => {
             let mail = Mail::read(file, args, &config)?;
             let reasoning = reason(&config, &mail, &terms);
             let (fates, asked) = foresee(&config, &reasoning);
@@ -70,15 +90,11 @@ pub fn run(args: &ExplainArgs) -> Result<(), CliFault> {
                 false => text::one(&mail, &reasoning, &fates, &asked),
             }
         }
-        (true, [first, second]) => {
-            let mails = [Mail::read(first, args, &config)?, Mail::read(second, args, &config)?];
-            let [one, other] = [reason(&config, &mails[0], &terms), reason(&config, &mails[1], &terms)];
-            let verdict = diff::compare(&mails[0], &one, &mails[1], &other);
-            if args.json { verdict.to_json() } else { verdict.to_text() }
-        }
-        (true, _) => return Err(CliFault::Usage("explain --diff compares two files; name both".to_owned())),
-        (false, _) => {
-            return Err(CliFault::Usage("explain takes one file; to compare two, say --diff".to_owned()));
+        Files::Two(first, second) => {
+            let (mail, other_mail) = (Mail::read(first, args, &config)?, Mail::read(second, args, &config)?);
+            let (one, other) = (reason(&config, &mail, &terms), reason(&config, &other_mail, &terms));
+            let compared = diff::compare(&mail, &one, &other_mail, &other);
+            if args.json { compared.to_json() } else { compared.to_text() }
         }
     };
     let out = if args.json { json_for_terminal(&out) } else { out };

@@ -16,19 +16,41 @@ use crate::store::record::hex;
 #[derive(Default)]
 struct Page(String);
 
+/// Columns of a line; what has no blanks may go past them.
+const WIDTH: usize = 100;
+
 impl Page {
     /// A heading with its answer.
     fn head(&mut self, name: &str, text: &str) {
         if !self.0.is_empty() {
             self.0.push('\n');
         }
-        // Writing to a String can't fail.
-        let _ = writeln!(self.0, "{name:<13}{}", for_terminal(text));
+        self.put(&format!("{name:<13}"), text);
     }
 
     /// A reason beneath it.
     fn line(&mut self, name: &str, text: &str) {
-        let _ = writeln!(self.0, "  {:<11}{}", for_terminal(name), for_terminal(text));
+        self.put(&format!("  {:<11}", for_terminal(name)), text);
+    }
+
+    /// Text behind a name, broken at blanks.
+    fn put(&mut self, name: &str, text: &str) {
+        let mut line = name.to_owned();
+        let mut full = false;
+        for word in for_terminal(text).split(' ') {
+            if full && line.chars().count() + word.chars().count() >= WIDTH {
+                let _ = writeln!(self.0, "{}", line.trim_end());
+                line = " ".repeat(name.chars().count() + 2);
+                full = false;
+            }
+            if full {
+                line.push(' ');
+            }
+            line.push_str(word);
+            full = true;
+        }
+        // Writing to a String can't fail.
+        let _ = writeln!(self.0, "{}", line.trim_end());
     }
 }
 
@@ -93,7 +115,12 @@ fn rule(page: &mut Page, reasoning: &Reasoning<'_>) {
     };
     page.head("rule", &name);
     for (name, condition) in &reasoning.passed_over {
-        page.line("passed over", &format!("{name}: {condition} does not match"));
+        let more = match condition.as_str() {
+            "recipient" => " (every recipient must)",
+            "key" => " (the key that [dedup].chain yields must)",
+            _ => "",
+        };
+        page.line("not", &format!("{name}: {condition} does not match{more}"));
     }
 }
 
@@ -150,7 +177,7 @@ fn key(page: &mut Page, reasoning: &Reasoning<'_>) {
 
 fn fingerprint(page: &mut Page, mail: &Mail, reasoning: &Reasoning<'_>) {
     page.head("fingerprint", &reasoning.fingerprint.to_string());
-    page.line("read as", &reasoning.ingredients.manner.to_string());
+    page.line("", &reasoning.ingredients.manner.to_string());
     let width = reasoning.ingredients.list.iter().map(|i| i.place.chars().count()).max().unwrap_or(0).min(40);
     for ingredient in &reasoning.ingredients.list {
         page.line("counts", format!("{:<width$}  {}", ingredient.place, cut(&ingredient.value)).trim_end());

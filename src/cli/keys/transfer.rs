@@ -104,38 +104,66 @@ fn told(imported: &Imported) -> String {
 /// record ends it; those before it are taken.
 pub(super) fn read_records(reach: &Reach, stream: impl Read) -> Result<Imported, CliFault> {
     let mut lines = Lines::new(BufReader::new(stream));
-    let (mut all, mut batch, mut octets) = (Imported::default(), Vec::new(), 0);
-    let mut taken: usize = 0;
+    let mut intake = Intake { reach, batch: Vec::new(), octets: 0, imported: Imported::default() };
     for number in 1_usize.. {
-        let line = lines.next_line();
-        let record = match &line {
+        let record = match lines.next_line() {
             Ok(None) => break,
             Ok(Some(line)) if line.trim().is_empty() => continue,
-            Ok(Some(line)) => parse(line),
+            Ok(Some(line)) => parse(&line).map(|record| (record, line.len())),
             Err(error) => Err(error.to_string()),
         };
         match record {
-            Ok(Some(record)) => batch.push(record),
-            Ok(None) => all.expired += 1,
+            Ok((record, octets)) => intake.add(record, octets)?,
             Err(why) => {
-                all += reach.import(batch)?;
+                intake.flush()?;
+                let Imported { added, kept, expired } = intake.imported;
                 return Err(CliFault::Failed(format!(
-                    "line {number} is no record: {why}. The {taken} before it were taken ({}); mend the line and run this again",
-                    told(&all)
+                    "line {number} is no record: {why}. The {} before it were taken ({}); mend the line and run \
+                     this again",
+                    added + kept + expired,
+                    told(&intake.imported)
                 )));
             }
         }
-        taken += 1;
-        octets += line.ok().flatten().map_or(0, |line| line.len());
-        if batch.len() >= BATCH || octets >= BATCH_OCTETS {
-            all += reach.import(std::mem::take(&mut batch))?;
-            octets = 0;
+    }
+    intake.flush()?;
+    Ok(intake.imported)
+}
+
+/// Records on their way into the store.
+struct Intake<'a> {
+    reach: &'a Reach,
+    batch: Vec<Record>,
+    /// How long the lines of the batch are together.
+    octets: usize,
+    imported: Imported,
+}
+
+impl Intake<'_> {
+    /// `None` is a pending claim, which has sent nothing.
+    fn add(&mut self, record: Option<Record>, octets: usize) -> Result<(), CliFault> {
+        match record {
+            Some(record) => self.batch.push(record),
+            None => self.imported.expired += 1,
+        }
+        self.octets += octets;
+        match self.batch.len() >= BATCH || self.octets >= BATCH_OCTETS {
+            true => self.flush(),
+            false => Ok(()),
         }
     }
-    if !batch.is_empty() {
-        all += reach.import(batch)?;
+
+    fn flush(&mut self) -> Result<(), CliFault> {
+        self.octets = 0;
+        if self.batch.is_empty() {
+            return Ok(());
+        }
+        self.imported += self.reach.import(std::mem::take(&mut self.batch)).map_err(|fault| {
+            let before = told(&self.imported);
+            CliFault::Failed(format!("{fault}. Before that: {before}; what was taken stays, run this again"))
+        })?;
+        Ok(())
     }
-    Ok(all)
 }
 
 /// The record of a line; `None` for a pending one, which says nothing.
