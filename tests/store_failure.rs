@@ -52,10 +52,7 @@ impl Running {
         let query = mailonce::store::Query { scan: 10, ..Default::default() };
         let now = mailonce::clock::Clock::now(&mailonce::clock::SystemClock);
         let (records, _) = self.runtime.block_on(self.store.list(query, now)).unwrap();
-        records
-            .iter()
-            .map(|record| mailonce::store::view::state_name(&record.state).to_owned())
-            .collect()
+        records.iter().map(|record| mailonce::store::view::state_name(&record.state).to_owned()).collect()
     }
 }
 
