@@ -215,9 +215,11 @@ fn an_export_comes_back_byte_for_byte() {
 fn tail_follows_until_somebody_ends() {
     let upstream = Upstream::start();
     let proxy = Setup::new(upstream.address).admin().start();
+    // Written once: two that start together read it.
+    let config = proxy.setup.write();
     let tail = |more: &[&str]| {
         let mut command = mailonce(&["tail", "--config"]);
-        command.arg(proxy.setup.write()).args(more);
+        command.arg(&config).args(more);
         Process::start(with_admin(command, &proxy))
     };
     let mut interrupted = tail(&["--recipient", "*@B.test"]);
@@ -225,6 +227,7 @@ fn tail_follows_until_somebody_ends() {
     let mut number = 0;
     // Whoever follows hears what is decided from then on.
     until("both follow", || {
+        assert!(interrupted.stderr().is_empty() && left.stderr().is_empty(), "{left:?} {interrupted:?}");
         number += 1;
         proxy.send(&Mail::keyed(&number.to_string()));
         (!interrupted.stdout().is_empty() && !left.stdout().is_empty()).then_some(())

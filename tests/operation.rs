@@ -134,7 +134,10 @@ fn a_second_proxy_on_the_same_claims_does_not_start() {
     let output = bounded(command);
     let complaint = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{complaint}");
-    assert!(complaint.contains("another process has the store") && complaint.contains("claims"), "{complaint}");
+    assert!(
+        complaint.contains("another process has the store") && complaint.contains("claims"),
+        "{complaint}"
+    );
     assert_eq!(proxy.send(&Mail::keyed("k")), "250 2.0.0 queued as 1", "the first one goes on");
     let output = proxy.setup.run(&["keys", "list"]);
     assert_eq!(output.status.code(), Some(1));

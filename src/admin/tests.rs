@@ -412,7 +412,7 @@ async fn figures_hold_everything_that_was_decided_before_the_request() {
     let stats = admin.get("/v1/stats").await.json();
     let tally = |relayed: u64, suppressed: u64, refused: u64| {
         serde_json::json!({
-            "relayed": relayed, "suppressed": suppressed, "conflicts": 0, "in_doubt": 0, "unkeyed": 0, "deferred": 0,
+            "relayed": relayed, "suppressed": suppressed, "conflicts": 0, "in_doubt": 0, "unkeyed": 0, "observed": 0, "deferred": 0,
             "refused": refused,
         })
     };

@@ -15,7 +15,8 @@ use crate::store::Tally;
 #[derive(Clone, Debug, clap::Args)]
 #[command(
     after_help = "Example:\n  mailonce stats --since 24h\n  mailonce stats --json | jq .suppressed\n\n\
-    Counted by the hour and kept for 90 days: --since counts whole hours."
+    Counted by the hour and kept for 90 days: --since counts whole hours. OBSERVED are those of RELAYED\n    \
+    that observe mode let through and enforcing would have suppressed or refused."
 )]
 pub struct StatsArgs {
     /// Where the configuration, and in it the admin address and the store, is.
@@ -60,8 +61,8 @@ fn write_text(stats: &Stats, since: Option<Duration>, out: &mut dyn Write) -> Re
     Ok(())
 }
 
-const HEAD: [&str; 8] =
-    ["", "RELAYED", "SUPPRESSED", "CONFLICTS", "IN DOUBT", "UNKEYED", "DEFERRED", "REFUSED"];
+const HEAD: [&str; 9] =
+    ["", "RELAYED", "SUPPRESSED", "CONFLICTS", "IN DOUBT", "UNKEYED", "DEFERRED", "REFUSED", "OBSERVED"];
 
 fn add(
     table: &mut Table,
@@ -76,8 +77,8 @@ fn add(
 }
 
 fn row(name: &str, tally: &Tally) -> Vec<String> {
-    let Tally { relayed, suppressed, conflicts, in_doubt, unkeyed, deferred, refused } = tally;
-    let counts = [relayed, suppressed, conflicts, in_doubt, unkeyed, deferred, refused];
+    let Tally { relayed, suppressed, conflicts, in_doubt, unkeyed, deferred, refused, observed } = tally;
+    let counts = [relayed, suppressed, conflicts, in_doubt, unkeyed, deferred, refused, observed];
     std::iter::once(name.to_owned()).chain(counts.map(u64::to_string)).collect()
 }
 

@@ -112,12 +112,10 @@ impl Hour {
 fn counts_as(outcome: DecisionOutcome) -> Option<Tally> {
     let mut one = Tally::default();
     match outcome {
-        // What is only observed was relayed.
-        DecisionOutcome::Relayed
-        | DecisionOutcome::Unclaimed
-        | DecisionOutcome::ObservedDuplicate
+        DecisionOutcome::Relayed | DecisionOutcome::Unclaimed => one.relayed = 1,
+        DecisionOutcome::ObservedDuplicate
         | DecisionOutcome::ObservedConflict
-        | DecisionOutcome::ObservedBadKey => one.relayed = 1,
+        | DecisionOutcome::ObservedBadKey => (one.relayed, one.observed) = (1, 1),
         DecisionOutcome::Duplicate => one.suppressed = 1,
         DecisionOutcome::Conflict => one.conflicts = 1,
         DecisionOutcome::InDoubt => one.in_doubt = 1,
@@ -170,6 +168,7 @@ mod tests {
             unkeyed: 1,
             deferred: 4,
             refused: 3,
+            observed: 3,
         };
         assert_eq!(counts(&store).await[0].tally, expected);
     }

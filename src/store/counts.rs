@@ -29,6 +29,9 @@ pub struct Tally {
     pub deferred: u64,
     /// 5yz.
     pub refused: u64,
+    /// Of those relayed, what observe mode let through although enforcing
+    /// would have answered it as a duplicate, a conflict or a bad key.
+    pub observed: u64,
 }
 
 impl AddAssign for Tally {
@@ -42,6 +45,7 @@ impl AddAssign for Tally {
         add(&mut self.unkeyed, other.unkeyed);
         add(&mut self.deferred, other.deferred);
         add(&mut self.refused, other.refused);
+        add(&mut self.observed, other.observed);
     }
 }
 

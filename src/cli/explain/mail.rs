@@ -4,13 +4,13 @@ use std::io::Read;
 use std::path::Path as FilePath;
 
 use bytes::Bytes;
+use mail_parser::MessageParser;
 
 use super::ExplainArgs;
 use crate::cli::CliFault;
 use crate::config::Config;
 use crate::identity;
 use crate::message::Headers;
-use crate::message::fingerprint::addresses;
 use crate::smtp::address::Path;
 use crate::smtp::data::{Decoder, Framing};
 use crate::smtp::envelope::{Envelope, MailParameters, Recipient};
@@ -106,7 +106,7 @@ fn sender(given: Option<&str>, headers: &Headers) -> Result<(Path, Origin), CliF
     if let Some(given) = given {
         return Ok((address("--from", given)?, Origin::Options));
     }
-    let said = |name| headers.first(name).map(|value| addresses(value.as_bytes()));
+    let said = |name| headers.first(name).map(|value| addresses(&value));
     let found = match said("return-path") {
         // <> says that nobody is to be told: a bounce.
         Some(path) => path.into_iter().next().unwrap_or_default(),
@@ -121,7 +121,15 @@ fn recipients(given: &[String], headers: &Headers) -> Result<(Vec<Recipient>, Or
         return Ok((paths.collect::<Result<_, _>>()?, Origin::Options));
     }
     let values = ["to", "cc", "bcc"].into_iter().flat_map(|name| headers.values(name));
-    let found = values.flat_map(|value| addresses(value.as_bytes()));
+    let found = values.flat_map(|value| addresses(&value));
     let paths = found.filter_map(|text| Path::parse(&text)).filter(|path| *path != Path::Null);
     Ok((paths.map(Recipient::new).collect(), Origin::Headers))
+}
+
+/// The addresses in a field that lists some, as they are written.
+fn addresses(value: &str) -> Vec<String> {
+    let field = format!("To: {value}\r\n\r\n");
+    let parsed = MessageParser::new().with_address_headers().parse_headers(field.as_bytes());
+    let list = parsed.as_ref().and_then(|parsed| parsed.to());
+    list.into_iter().flat_map(|list| list.iter()).filter_map(|one| one.address()).map(str::to_owned).collect()
 }

@@ -203,7 +203,7 @@ enum Place {
 
 /// The addresses of a field such as From, in lower case, without names and
 /// comments. What has no address counts as it stands.
-pub fn addresses(value: &[u8]) -> Vec<String> {
+pub(super) fn addresses(value: &[u8]) -> Vec<String> {
     let value = decode::unfold(value);
     let mut found = Vec::new();
     let mut one = Mailbox::default();

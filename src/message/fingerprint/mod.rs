@@ -28,7 +28,6 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 pub use exclude::{Exclude, ExcludeFault};
-pub use field::addresses;
 pub use listing::{Difference, Ingredient, Ingredients, first_difference, ingredients};
 pub use manner::{Manner, Why};
 use parts::Octets;

@@ -242,10 +242,18 @@ fn the_first_form_is_still_read() {
 
 #[test]
 fn the_form_of_a_count_is_what_it_was() {
-    let tally =
-        Tally { relayed: 1, suppressed: 2, conflicts: 3, in_doubt: 4, unkeyed: 5, deferred: 6, refused: 300 };
+    let tally = Tally {
+        relayed: 1,
+        suppressed: 2,
+        conflicts: 3,
+        in_doubt: 4,
+        unkeyed: 5,
+        deferred: 6,
+        refused: 300,
+        observed: 7,
+    };
     let bytes = codec::encode_tally(&tally).unwrap();
-    assert_eq!(super::super::record::hex(&bytes), "01010203040506ac02");
+    assert_eq!(super::super::record::hex(&bytes), "01010203040506ac0207");
     assert_eq!(codec::decode_tally(&bytes), Ok(tally));
     assert!(codec::decode_tally(&[2, 0]).unwrap_err().contains("use the version that wrote it"));
 }
