@@ -9,13 +9,9 @@ mod mail;
 mod render;
 
 use mail::{Leaf, Mail, mail};
-use mail_parser::PartType;
-use mailonce::message::fingerprint::{
-    Exclude, Fingerprint, Manner, fingerprint, first_difference, ingredients,
-};
+use mailonce::message::fingerprint::{Exclude, Manner, fingerprint, first_difference, ingredients};
 use proptest::prelude::*;
 use render::{Dice, render};
-use sha2::{Digest, Sha256};
 
 /// Whether both messages have one fingerprint; it must be so exactly where
 /// their ingredients are the same.
@@ -56,22 +52,6 @@ proptest! {
         }
     }
 
-    /// A parser that others wrote finds the same files in it.
-    #[test]
-    fn the_files_are_those_that_another_parser_finds(mail in mail(), seed in any::<u64>()) {
-        let message = render(&mail, &mut Dice(seed));
-        let all = ingredients(&message, &Exclude::default()).list;
-        let ours: Vec<String> = all.into_iter().map(|one| one.value).filter(|value| value.contains(" octets, SHA-256 ")).collect();
-        let mut theirs = Vec::new();
-        // It knows no comments behind an encoding, and not every boundary that
-        // is cut in pieces.
-        let strange = ["base64 (a comment)", "boundary*0"];
-        prop_assume!(!strange.iter().any(|way| shown(&message).to_lowercase().contains(way)));
-        if files(&mail_parser::MessageParser::default().parse(&message).unwrap(), &mut theirs).is_some() {
-            prop_assert_eq!(ours, theirs, "{}", shown(&message));
-        }
-    }
-
     /// Whatever the octets, there is a fingerprint, the same each time, and
     /// patterns that match nothing change nothing.
     #[test]
@@ -94,23 +74,6 @@ proptest! {
             prop_assert_eq!(prints, ingredients(one, &none) == ingredients(other, &none));
         }
     }
-}
-
-/// The files of a message; `None` where that parser gives one up, as it does
-/// with a last part that no boundary ends.
-fn files(message: &mail_parser::Message<'_>, found: &mut Vec<String>) -> Option<()> {
-    for part in &message.parts {
-        (!part.is_encoding_problem).then_some(())?;
-        match &part.body {
-            PartType::Binary(bytes) | PartType::InlineBinary(bytes) => {
-                let print = Fingerprint(Sha256::digest(bytes).into());
-                found.push(format!("{} octets, SHA-256 {print}", bytes.len()));
-            }
-            PartType::Message(inner) => files(inner, found)?,
-            PartType::Text(_) | PartType::Html(_) | PartType::Multipart(_) => {}
-        }
-    }
-    Some(())
 }
 
 /// An edit that a reader could see; `None` where this mail has no place for it.

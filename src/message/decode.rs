@@ -150,21 +150,37 @@ const BLOCK: usize = 16 * 1024;
 /// Base64 with blanks and line ends anywhere; `None` if anything else is in it.
 pub fn base64(value: &[u8]) -> Option<Vec<u8>> {
     let mut out = Vec::with_capacity(value.len() / 4 * 3 + 3);
+    base64_pieces(value, |piece| out.extend_from_slice(piece))?;
+    Some(out)
+}
+
+/// The same piece by piece, so that a large file is never in memory whole.
+/// After `None` the pieces given mean nothing.
+pub fn base64_pieces(value: &[u8], mut push: impl FnMut(&[u8])) -> Option<()> {
     let mut block = Vec::with_capacity(2 * BLOCK + 4);
+    let mut out = Vec::with_capacity(2 * BLOCK);
+    let mut decode = |block: &[u8]| {
+        out.clear();
+        BASE64.decode_vec(block, &mut out).ok()?;
+        push(&out);
+        Some(())
+    };
     for piece in value.split(|&b| b == b'\n').flat_map(|line| line.trim_ascii().chunks(BLOCK)) {
-        block.extend(piece.iter().filter(|b| !b.is_ascii_whitespace()));
+        match piece.iter().any(u8::is_ascii_whitespace) {
+            false => block.extend_from_slice(piece),
+            true => block.extend(piece.iter().filter(|b| !b.is_ascii_whitespace())),
+        }
         if block.len() > BLOCK {
             // The last group may be the padded one, which only the end may be.
             let whole = (block.len() - 1) / 4 * 4;
             if memchr::memchr(b'=', &block[..whole]).is_some() {
                 return None;
             }
-            BASE64.decode_vec(&block[..whole], &mut out).ok()?;
+            decode(&block[..whole])?;
             block.drain(..whole);
         }
     }
-    BASE64.decode_vec(&block, &mut out).ok()?;
-    Some(out)
+    decode(&block)
 }
 
 /// Quoted-printable (RFC 2045 §6.7). Every hard line end is CRLF, whatever it

@@ -1,9 +1,8 @@
 //! What went into a fingerprint, for people.
 
-use sha2::{Digest, Sha256};
-
 use super::exclude::Exclude;
 use super::manner::Manner;
+use super::parts::Octets;
 use super::walk::{self, Sink};
 use super::{Fingerprint, normalised};
 
@@ -67,9 +66,8 @@ impl Sink for Ingredients {
         self.push(place, normalised(text, exclude));
     }
 
-    fn octets(&mut self, place: &str, octets: &[u8]) {
-        let digest = Fingerprint(Sha256::digest(octets).into());
-        self.push(place, format!("{} octets, SHA-256 {digest}", octets.len()));
+    fn octets(&mut self, place: &str, octets: &Octets) {
+        self.push(place, format!("{} octets, SHA-256 {}", octets.length, Fingerprint(octets.digest)));
     }
 }
 

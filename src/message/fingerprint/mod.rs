@@ -31,6 +31,7 @@ pub use exclude::{Exclude, ExcludeFault};
 pub use field::addresses;
 pub use listing::{Difference, Ingredient, Ingredients, first_difference, ingredients};
 pub use manner::{Manner, Why};
+use parts::Octets;
 use walk::Sink;
 
 /// SHA-256 over the meaning of a message.
@@ -111,9 +112,9 @@ impl Sink for Parts {
         self.add(b't', &blocks.finish());
     }
 
-    fn octets(&mut self, place: &str, octets: &[u8]) {
+    fn octets(&mut self, place: &str, octets: &Octets) {
         self.add(b'p', place.as_bytes());
-        self.add(b'b', octets);
+        self.add(b'b', &octets.digest);
     }
 }
 

@@ -7,6 +7,7 @@ use std::borrow::Cow;
 use std::rc::Rc;
 
 use memchr::memmem;
+use sha2::{Digest, Sha256};
 
 use super::field::{Section, Structured};
 use super::manner::Why;
@@ -61,25 +62,48 @@ enum Encoding {
 /// The content of a leaf.
 pub(super) enum Content<'a> {
     Text(Cow<'a, str>),
-    Octets(Cow<'a, [u8]>),
+    Octets(Octets),
     /// What is said to be base64 and is not, as it stands.
     Broken(Cow<'a, str>),
 }
 
+/// What counts of any content.
+pub(super) struct Octets {
+    pub(super) length: usize,
+    /// Its SHA-256.
+    pub(super) digest: [u8; 32],
+}
+
+impl Octets {
+    fn of(octets: &[u8]) -> Self {
+        Self { length: octets.len(), digest: Sha256::digest(octets).into() }
+    }
+
+    fn of_base64(body: &[u8]) -> Option<Self> {
+        let (mut length, mut digest) = (0, Sha256::new());
+        decode::base64_pieces(body, |piece| {
+            length += piece.len();
+            digest.update(piece);
+        })?;
+        Some(Self { length, digest: digest.finalize().into() })
+    }
+}
+
 impl<'a> Leaf<'a> {
     pub(super) fn content(&self) -> Content<'a> {
-        let octets = match self.encoding {
-            Encoding::Identity => Cow::Borrowed(self.body),
-            Encoding::QuotedPrintable => Cow::Owned(decode::quoted_printable(self.body)),
-            Encoding::Base64 => match decode::base64(self.body) {
-                Some(octets) => Cow::Owned(octets),
-                None => return Content::Broken(decode::text(Cow::Borrowed(self.body), None)),
-            },
+        let is_text = self.face.media.split('/').next() == Some("text");
+        let text = |octets| Content::Text(decode::text(octets, self.charset.as_deref()));
+        let read = match (self.encoding, is_text) {
+            (Encoding::Identity, true) => Some(text(Cow::Borrowed(self.body))),
+            (Encoding::Identity, false) => Some(Content::Octets(Octets::of(self.body))),
+            (Encoding::QuotedPrintable, true) => Some(text(decode::quoted_printable(self.body).into())),
+            (Encoding::QuotedPrintable, false) => {
+                Some(Content::Octets(Octets::of(&decode::quoted_printable(self.body))))
+            }
+            (Encoding::Base64, true) => decode::base64(self.body).map(|octets| text(octets.into())),
+            (Encoding::Base64, false) => Octets::of_base64(self.body).map(Content::Octets),
         };
-        match self.face.media.split('/').next() {
-            Some("text") => Content::Text(decode::text(octets, self.charset.as_deref())),
-            _ => Content::Octets(octets),
-        }
+        read.unwrap_or_else(|| Content::Broken(decode::text(Cow::Borrowed(self.body), None)))
     }
 }
 

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use super::exclude::Exclude;
 use super::field::{self, Section};
 use super::manner::Manner;
-use super::parts::{self, Content, Face, Leaf, Node};
+use super::parts::{self, Content, Face, Leaf, Node, Octets};
 use super::provider;
 use crate::message::decode;
 
@@ -22,7 +22,7 @@ pub(super) trait Sink {
     /// `exclude` leaves.
     fn text(&mut self, place: &str, text: &str, exclude: &Exclude);
     /// Any content.
-    fn octets(&mut self, place: &str, octets: &[u8]);
+    fn octets(&mut self, place: &str, octets: &Octets);
 }
 
 /// Pours a message into a sink.
