@@ -16,6 +16,7 @@ pub use transfer::{ExportArgs, ImportArgs};
 
 use super::reach::{Missing, Notice, Reach};
 use super::{CliFault, ConfigArgs, to_stdout};
+use crate::config::Config;
 
 /// Arguments of `keys`.
 #[derive(Clone, Debug, clap::Args)]
@@ -52,24 +53,24 @@ pub enum KeysCommand {
 /// Reaches the claims and does what the arguments ask for.
 pub fn run(args: &KeysArgs) -> Result<(), CliFault> {
     match &args.command {
-        KeysCommand::List(args) => with(&args.config, notice(args.json), Missing::Fault, |reach| {
+        KeysCommand::List(args) => with(&args.config, notice(args.json), Missing::Fault, |reach, _| {
             to_stdout(|out| list::run(reach, args, out))
         }),
-        KeysCommand::Show(args) => with(&args.config, notice(args.json), Missing::Fault, |reach| {
-            to_stdout(|out| show::run(reach, args, out))
+        KeysCommand::Show(args) => with(&args.config, notice(args.json), Missing::Fault, |reach, config| {
+            to_stdout(|out| show::run(reach, config, args, out))
         }),
         KeysCommand::Release(args) => {
             let consent = mend::Consent::of(args)?;
-            with(&args.config, Notice::Say, Missing::Fault, |reach| mend::release(reach, args, consent))
+            with(&args.config, Notice::Say, Missing::Fault, |reach, _| mend::release(reach, args, consent))
         }
         KeysCommand::Resolve(args) => {
-            with(&args.config, Notice::Say, Missing::Fault, |reach| mend::resolve(reach, args))
+            with(&args.config, Notice::Say, Missing::Fault, |reach, _| mend::resolve(reach, args))
         }
         KeysCommand::Export(args) => {
-            with(&args.config, Notice::Say, Missing::Fault, |reach| transfer::export(reach, args))
+            with(&args.config, Notice::Say, Missing::Fault, |reach, _| transfer::export(reach, args))
         }
         KeysCommand::Import(args) => {
-            with(&args.config, Notice::Say, Missing::Create, |reach| transfer::import(reach, args))
+            with(&args.config, Notice::Say, Missing::Create, |reach, _| transfer::import(reach, args))
         }
     }
 }
@@ -83,10 +84,11 @@ fn with(
     config: &ConfigArgs,
     notice: Notice,
     missing: Missing,
-    work: impl FnOnce(&Reach) -> Result<(), CliFault>,
+    work: impl FnOnce(&Reach, &Config) -> Result<(), CliFault>,
 ) -> Result<(), CliFault> {
-    let reach = Reach::of(&config.load()?, notice, missing)?;
-    let done = work(&reach);
+    let config = config.load()?;
+    let reach = Reach::of(&config, notice, missing)?;
+    let done = work(&reach, &config);
     let closed = reach.close();
     done.and(closed)
 }

@@ -131,6 +131,9 @@ impl fmt::Display for CliFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             CliFault::Config(fault) => write!(f, "{fault}"),
+            CliFault::Store(StoreFault::Locked(what)) => {
+                write!(f, "the store is in use by a running mailonce: {what}")
+            }
             CliFault::Store(fault) => write!(f, "the store can't be used: {fault}"),
             CliFault::Closed => f.write_str("standard output is closed"),
             CliFault::Usage(what) | CliFault::Failed(what) => f.write_str(what),

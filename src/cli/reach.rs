@@ -239,7 +239,7 @@ fn exists(path: &Path) -> bool {
 fn locked(fault: CliFault, why: &str) -> CliFault {
     match fault {
         CliFault::Store(crate::store::StoreFault::Locked(what)) => CliFault::Failed(format!(
-            "{why}, and {what}. If that process is the proxy, let it serve its admin address: admin.address \
+            "{why}, and the store is in use: {what}. If that process is the proxy, let it serve its admin address: admin.address \
              and admin.token_file must be the same here and there (a changed address needs a restart)"
         )),
         other => other,

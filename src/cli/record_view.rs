@@ -2,6 +2,7 @@
 
 use std::io::{self, Write};
 
+use crate::config::{Config, Mode, Rule};
 use crate::escape::for_terminal;
 use crate::store::search::StateName;
 use crate::store::view::RecordView;
@@ -15,8 +16,29 @@ pub enum Held {
     ByNobody,
 }
 
+/// What was done with the duplicates that a record counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Duplicates {
+    /// They were answered without sending.
+    Suppressed,
+    /// They were relayed all the same, for the mode is observe.
+    Observed,
+}
+
+impl Duplicates {
+    /// By the configuration as it is now, and the rule of the record.
+    pub fn of(config: &Config, view: &RecordView) -> Self {
+        let named = |rule: &&Rule| Some(rule.name.as_str()) == view.rule.as_deref();
+        let policy = config.rules.iter().find(named).map_or(&config.dedup, |rule| &rule.dedup);
+        match policy.mode {
+            Mode::Observe => Duplicates::Observed,
+            Mode::Enforce | Mode::Off => Duplicates::Suppressed,
+        }
+    }
+}
+
 /// Everything known, for people: first whether it was sent, and once.
-pub fn to_text(view: &RecordView, held: Held) -> String {
+pub fn to_text(view: &RecordView, held: Held, duplicates: Duplicates) -> String {
     let fields = [
         ("id", view.id.clone()),
         ("state", view.state.to_string()),
@@ -37,17 +59,21 @@ pub fn to_text(view: &RecordView, held: Held) -> String {
         ("reply", view.reply.clone().unwrap_or_default()),
         ("first seen", view.first_seen.clone()),
         ("last seen", view.last_seen.clone()),
-        ("duplicates", duplicates(view)),
+        ("duplicates", shown_duplicates(view)),
         ("expires", view.expires.clone()),
     ];
     let attempts = view.attempts.iter().map(|a| ("attempt", format!("{}  {}", a.at, a.reply)));
-    let suppressed = view.suppressed.iter().map(|s| ("suppressed", format!("{}  from {}", s.at, s.client)));
+    let word = match duplicates {
+        Duplicates::Suppressed => "suppressed",
+        Duplicates::Observed => "observed",
+    };
+    let suppressed = view.suppressed.iter().map(|s| (word, format!("{}  from {}", s.at, s.client)));
     let lines = fields.into_iter().chain(attempts).chain(suppressed).filter(|(_, text)| !text.is_empty());
     let lines: String = lines.map(|(name, text)| format!("{name:<12} {}\n", for_terminal(&text))).collect();
-    format!("{}\n\n{lines}", for_terminal(&sent_once(view, held)))
+    format!("{}\n\n{lines}", for_terminal(&sent_once(view, held, duplicates)))
 }
 
-fn duplicates(view: &RecordView) -> String {
+fn shown_duplicates(view: &RecordView) -> String {
     match view.suppressed.len() as u64 {
         shown if shown < view.duplicates => format!("{}, the last {shown} are below", view.duplicates),
         _ => view.duplicates.to_string(),
@@ -55,19 +81,19 @@ fn duplicates(view: &RecordView) -> String {
 }
 
 /// The one line that answers "was it sent, once?".
-pub fn sent_once(view: &RecordView, held: Held) -> String {
+pub fn sent_once(view: &RecordView, held: Held, duplicates: Duplicates) -> String {
     let upstream = view.upstream.as_deref().unwrap_or("the upstream");
     let reply = view.reply.as_deref().unwrap_or("no reply");
     let at = settled_at(view);
     match view.state {
         StateName::Accepted if view.attempts.last().is_some_and(|last| is_note(&last.reply)) => {
-            format!("sent once to {upstream}, as an operator confirmed at {at}; {}", since(view))
+            format!("sent once to {upstream}, as an operator confirmed at {at}; {}", since(view, duplicates))
         }
-        StateName::Accepted => format!("{}, at {at} by {upstream}; {}", how_often(view), since(view)),
+        StateName::Accepted => format!("{}, at {at} by {upstream}; {}", how_often(view), since(view, duplicates)),
         StateName::InDoubt => format!(
             "in doubt: sent at {at} to {upstream}, and nobody knows whether it was accepted; {}. Look for it \
              there, then settle it with mailonce keys resolve --as sent (or --as not-sent)",
-            since(view)
+            since(view, duplicates)
         ),
         StateName::Deferred => {
             format!("not sent{}: put off at {at} ({reply}); the next attempt is relayed", perhaps_before(view))
@@ -123,11 +149,15 @@ fn perhaps_before(view: &RecordView) -> &'static str {
     if doubts(view) > 0 { ", unless by an earlier attempt that is in doubt" } else { "" }
 }
 
-fn since(view: &RecordView) -> String {
-    match view.duplicates {
-        0 => "no duplicate since".to_owned(),
-        1 => "1 duplicate suppressed since".to_owned(),
-        more => format!("{more} duplicates suppressed since"),
+fn since(view: &RecordView, duplicates: Duplicates) -> String {
+    let count = match view.duplicates {
+        0 => return "no duplicate since".to_owned(),
+        1 => "1 duplicate".to_owned(),
+        more => format!("{more} duplicates"),
+    };
+    match duplicates {
+        Duplicates::Suppressed => format!("{count} suppressed since"),
+        Duplicates::Observed => format!("{count} since, relayed all the same, for mode is observe"),
     }
 }
 

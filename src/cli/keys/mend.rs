@@ -80,7 +80,10 @@ impl Consent {
 pub(super) fn release(reach: &Reach, args: &ReleaseArgs, consent: Consent) -> Result<(), CliFault> {
     let mut tally = Outcomes::default();
     let records = tally.meant(reach, &args.ids)?;
-    if consent == Consent::Ask && !records.is_empty() && !agreed(&records)? {
+    if consent == Consent::Ask
+        && !records.is_empty()
+        && !agreed(&records, std::io::stdin().lock(), std::io::stderr().lock())?
+    {
         return Err(CliFault::Failed("nothing was released".to_owned()));
     }
     for view in &records {
@@ -167,21 +170,25 @@ fn line(view: &RecordView) -> String {
     for_terminal(&text).into_owned()
 }
 
-fn agreed(records: &[RecordView]) -> Result<bool, CliFault> {
-    let mut err = std::io::stderr().lock();
+/// Asks whether to forget these; only a yes is one.
+pub(super) fn agreed(
+    records: &[RecordView],
+    mut answers: impl BufRead,
+    mut questions: impl Write,
+) -> Result<bool, CliFault> {
     for view in records {
-        writeln!(err, "{}", line(view))?;
+        writeln!(questions, "{}", line(view))?;
     }
+    let what = match records.len() {
+        1 => "this record".to_owned(),
+        more => format!("these {more} records"),
+    };
     write!(
-        err,
-        "Forget {}? The next attempt at each is relayed, whether or not it was sent before. [y/N] ",
-        match records.len() {
-            1 => "this record".to_owned(),
-            n => format!("these {n} records"),
-        }
+        questions,
+        "Forget {what}? The next attempt at each is relayed, whether or not it was sent before. [y/N] "
     )?;
-    err.flush()?;
+    questions.flush()?;
     let mut answer = String::new();
-    std::io::stdin().lock().read_line(&mut answer)?;
+    answers.read_line(&mut answer)?;
     Ok(matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes"))
 }

@@ -4,8 +4,9 @@ use std::io::Write;
 
 use super::list::write_table;
 use crate::cli::reach::Reach;
-use crate::cli::record_view::{Held, to_text};
+use crate::cli::record_view::{Duplicates, Held, to_text};
 use crate::cli::{CliFault, ConfigArgs};
+use crate::config::Config;
 use crate::store::search::SHORTEST_PREFIX;
 
 /// Arguments of `keys show`.
@@ -24,7 +25,12 @@ pub struct ShowArgs {
 }
 
 /// Writes the record that is meant; where several are, lists them.
-pub(super) fn run(reach: &Reach, args: &ShowArgs, out: &mut dyn Write) -> Result<(), CliFault> {
+pub(super) fn run(
+    reach: &Reach,
+    config: &Config,
+    args: &ShowArgs,
+    out: &mut dyn Write,
+) -> Result<(), CliFault> {
     let what = args.what.as_str();
     let views = reach.find(what)?;
     if views.is_empty() {
@@ -40,7 +46,7 @@ pub(super) fn run(reach: &Reach, args: &ShowArgs, out: &mut dyn Write) -> Result
     }
     let held = if reach.is_live() { Held::ByTheProxy } else { Held::ByNobody };
     if let [view] = views.as_slice() {
-        return Ok(out.write_all(to_text(view, held).as_bytes())?);
+        return Ok(out.write_all(to_text(view, held, Duplicates::of(config, view)).as_bytes())?);
     }
     write_table(&views, out)?;
     writeln!(out, "{} records match; show one by its id", views.len())?;

@@ -6,7 +6,7 @@ use clap::Parser;
 
 use super::*;
 use crate::cli::reach::OwnStore;
-use crate::cli::record_view::{Held, sent_once, to_text};
+use crate::cli::record_view::{Duplicates, Held, sent_once, to_text};
 use crate::cli::{Args, Command};
 use crate::clock::{ManualClock, Timestamp};
 use crate::smtp::reply::Reply;
@@ -154,6 +154,11 @@ fn shelf() -> Shelf {
     ])
 }
 
+fn config(more: &str) -> Config {
+    let text = format!("[upstream]\naddress = \"a:25\"\n{more}");
+    Config::parse(&text, "m.toml", std::iter::empty()).unwrap()
+}
+
 /// Claims in a store, at [`NOW`].
 fn over(store: impl Store) -> Reach {
     Reach::Store(OwnStore::over(Box::new(store), Box::new(ManualClock::new(NOW))).unwrap())
@@ -165,7 +170,7 @@ fn ask(arguments: &[&str]) -> Result<String, CliFault> {
     let mut out = Vec::new();
     match &args.command {
         KeysCommand::List(args) => list::run(&over(shelf()), args, &mut out)?,
-        KeysCommand::Show(args) => show::run(&over(shelf()), args, &mut out)?,
+        KeysCommand::Show(args) => show::run(&over(shelf()), &config(""), args, &mut out)?,
         other => unreachable!("{other:?}"),
     }
     Ok(String::from_utf8(out).unwrap())
@@ -250,7 +255,7 @@ fn show_finds_by_id_prefix_and_key() {
 }
 
 fn first_line(record: &Record) -> String {
-    sent_once(&RecordView::from(record), Held::ByTheProxy)
+    sent_once(&RecordView::from(record), Held::ByTheProxy, Duplicates::Suppressed)
 }
 
 #[test]
@@ -295,15 +300,48 @@ fn the_first_line_says_whether_it_was_sent_once() {
     let holder = Token { owner: 1, attempt: 1 };
     let committing = Record { state: State::Committing { holder }, ..once.clone() };
     assert!(first_line(&committing).starts_with("being sent right now"));
-    assert!(sent_once(&RecordView::from(&committing), Held::ByNobody).starts_with("perhaps sent"));
+    assert!(
+        sent_once(&RecordView::from(&committing), Held::ByNobody, Duplicates::Suppressed)
+            .starts_with("perhaps sent")
+    );
     assert!(tried(&[], State::Pending { holder, lease_until: NOW }).starts_with("not sent yet: "));
+}
+
+#[test]
+fn what_was_only_observed_is_not_called_suppressed() {
+    let mut record = record(1, "k", "ann@b.test", State::Settled(Outcome::Accepted(Reply::new(250, "ok"))));
+    record.rule = "trial".into();
+    let view = RecordView::from(&record);
+    let config = config("[[rule]]\nname = \"trial\"\nmatch = { key = \"k\" }\nmode = \"observe\"\n");
+    let duplicates = Duplicates::of(&config, &view);
+    let first = sent_once(&view, Held::ByTheProxy, duplicates);
+    assert!(first.ends_with("; 31 duplicates since, relayed all the same, for mode is observe"), "{first}");
+    let other = RecordView { rule: None, ..view };
+    assert_eq!(Duplicates::of(&config, &other), Duplicates::Suppressed);
+}
+
+#[test]
+fn only_a_yes_forgets() {
+    let views: Vec<RecordView> = shelf().0.iter().take(2).map(RecordView::from).collect();
+    for (answer, means) in
+        [("y\n", true), ("YES\n", true), ("\n", false), ("", false), ("yesterday\n", false)]
+    {
+        let mut asked = Vec::new();
+        assert_eq!(mend::agreed(&views, answer.as_bytes(), &mut asked).unwrap(), means, "{answer:?}");
+        let asked = String::from_utf8(asked).unwrap();
+        assert!(
+            asked.starts_with("0101010101010101 (accepted, header order-1, to ann@example.com)\n"),
+            "{asked}"
+        );
+        assert!(asked.contains("Forget these 2 records? "), "{asked}");
+    }
 }
 
 #[test]
 fn show_tells_when_and_from_where_duplicates_came() {
     let mut record = record(1, "k", "ann@b.test", State::Settled(Outcome::Accepted(Reply::new(250, "ok"))));
     record.suppressed = vec![Suppression { at: NOW, client: "192.0.2.7:4711".into() }];
-    let text = to_text(&RecordView::from(&record), Held::ByTheProxy);
+    let text = to_text(&RecordView::from(&record), Held::ByTheProxy, Duplicates::Suppressed);
     assert!(text.contains("duplicates   31, the last 1 are below\n"), "{text}");
     assert!(text.contains("suppressed   2026-11-21T08:15:00.123Z  from 192.0.2.7:4711\n"), "{text}");
 }
