@@ -97,10 +97,10 @@ mod tests {
         write_text(&stats, Some(Duration::from_secs(7200)), &mut out).unwrap();
         let golden = "\
 recipients in the last 2h
-               RELAYED  SUPPRESSED  CONFLICTS  IN DOUBT  UNKEYED  DEFERRED  REFUSED
-all            12       31          0          1         0        0         0
-rule (none)    12       31          0          1         0        0         0
-tenant shop\\n  12       31          0          1         0        0         0
+               RELAYED  SUPPRESSED  CONFLICTS  IN DOUBT  UNKEYED  DEFERRED  REFUSED  OBSERVED
+all            12       31          0          1         0        0         0        0
+rule (none)    12       31          0          1         0        0         0        0
+tenant shop\\n  12       31          0          1         0        0         0        0
 ";
         assert_eq!(String::from_utf8(out).unwrap(), golden);
         let json = serde_json::to_value(&stats).unwrap();
