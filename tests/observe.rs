@@ -120,6 +120,30 @@ fn a_doubt_holds_nothing_up() {
 }
 
 #[test]
+fn what_is_observed_is_told_whatever_the_upstream_says() {
+    let upstream = Upstream::start();
+    let proxy = observing(&upstream, "").start();
+    proxy.send(&Mail::keyed("k"));
+    for (outcome, mail) in [("observed_duplicate", Mail::keyed("k")), ("observed_bad_key", Mail::keyed(""))] {
+        upstream.say(At::Dot, "550 5.7.1 not today");
+        assert_eq!(proxy.send(&mail), "550 5.7.1 not today");
+        assert_eq!(proxy.log(&[("outcome", outcome)])["reply"], "550 5.7.1 not today");
+    }
+}
+
+#[test]
+fn the_upstream_hears_no_key_that_the_client_did_not_choose() {
+    let upstream = Upstream::start();
+    let setup = observing(&upstream, "").upstream("idempotency_header = \"Idempotency-Key\"");
+    let proxy = setup.start();
+    proxy.send(&Mail::plain("by content"));
+    proxy.send(&Mail::keyed("chosen"));
+    let [content, keyed] = &upstream.messages()[..] else { panic!("two") };
+    assert!(!content.has("Idempotency-Key"), "a provider would suppress the second");
+    assert_eq!(keyed.value("Idempotency-Key").as_deref(), Some("chosen"));
+}
+
+#[test]
 fn a_rule_can_be_tried_out_alone() {
     let upstream = Upstream::start();
     let proxy = Setup::new(upstream.address).rule("trial", "key = \"new:*\"", "mode = \"observe\"").start();

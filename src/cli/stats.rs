@@ -15,7 +15,7 @@ use crate::store::Tally;
 #[derive(Clone, Debug, clap::Args)]
 #[command(
     after_help = "Example:\n  mailonce stats --since 24h\n  mailonce stats --json | jq .suppressed\n\n\
-    Counted by the hour and kept for 90 days: --since counts whole hours. OBSERVED are those of RELAYED\n    \
+    Counted by the hour and kept for 90 days: --since counts whole hours. OBSERVED are those\n    \
     that observe mode let through and enforcing would have suppressed or refused."
 )]
 pub struct StatsArgs {

@@ -246,6 +246,11 @@ pub(super) fn any_case_globs(node: &Node) -> Converted<Vec<Glob>> {
     globs(node, Glob::any_case)
 }
 
+/// The same for Subjects.
+pub(super) fn subject_globs(node: &Node) -> Converted<Vec<Glob>> {
+    globs(node, Glob::subject)
+}
+
 /// The same for addresses.
 pub(super) fn address_globs(node: &Node) -> Converted<Vec<Glob>> {
     globs(node, Glob::address)

@@ -3,6 +3,7 @@
 use wildmatch::WildMatch;
 
 use super::Dedup;
+use crate::message::decode::spaced;
 use crate::smtp::address::Path;
 
 /// One `[[rule]]`.
@@ -96,11 +97,23 @@ impl Glob {
         Self { text: text.to_owned(), pattern, cased: Cased::No }
     }
 
-    /// One for addresses; a whole address is taken in the form that all its
-    /// spellings share.
+    /// One for addresses, taken in the form that all spellings of an address
+    /// share; of the domain, label by label.
     pub fn address(text: &str) -> Self {
-        let form = Path::parse(text).map_or_else(|| text.to_lowercase(), |path| path.identity());
+        let lower = text.to_lowercase();
+        let form = match lower.rsplit_once('@') {
+            Some((local, domain)) => {
+                let labels: Vec<String> = domain.split('.').map(a_label).collect();
+                format!("{local}@{}", labels.join("."))
+            }
+            None => lower,
+        };
         Self { text: text.to_owned(), pattern: WildMatch::new(&form), cased: Cased::No }
+    }
+
+    /// One for Subjects, in which a run of blanks counts as one.
+    pub fn subject(text: &str) -> Self {
+        Self { text: text.to_owned(), ..Self::any_case(&spaced(text)) }
     }
 
     /// Whether the text is one that is meant.
@@ -111,10 +124,9 @@ impl Glob {
         }
     }
 
-    /// Whether the address is one that is meant, as written or in the form that
-    /// all its spellings share.
+    /// Whether the address is one that is meant, in whatever spelling.
     pub fn matches_address(&self, path: &Path) -> bool {
-        self.pattern.matches(&path.identity()) || self.matches(path.as_str())
+        self.pattern.matches(&path.identity())
     }
 
     /// As it was written.
@@ -126,6 +138,16 @@ impl Glob {
     /// what stands for a `*` of `other` then falls to a `*` of ours.
     fn covers(&self, other: &Glob) -> bool {
         self == other || !self.text.contains('?') && self.matches(&other.text)
+    }
+}
+
+/// A label of a domain in A-label form (RFC 5890 §2.3.2.1), unless it holds a
+/// wildcard.
+fn a_label(label: &str) -> String {
+    if label.is_ascii() {
+        label.to_owned()
+    } else {
+        idna::domain_to_ascii(label).unwrap_or_else(|_| label.to_owned())
     }
 }
 
@@ -150,6 +172,9 @@ mod tests {
         );
         assert!(Glob::address("*@m\u{fc}nchen.example").matches_address(&path("ann@M\u{dc}NCHEN.example")));
         assert!(Glob::address("*@xn--mnchen-3ya.example").matches_address(&path("ann@m\u{fc}nchen.example")));
+        assert!(
+            Glob::address("*@*.m\u{fc}nchen.example").matches_address(&path("ann@a.xn--mnchen-3ya.example"))
+        );
         assert!(
             Glob::address("").matches_address(&Path::Null)
                 && !Glob::address("").matches_address(&path("a@b"))

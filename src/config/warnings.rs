@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::values::format_duration;
-use super::{Config, Dedup, Glob, Mode, Rule, Strategy};
+use super::{Config, Dedup, Glob, Mode, Rule, Scope, Strategy};
 
 /// Retries of common job queues are over after this long (Celery's default,
 /// three of them three minutes apart, is the shortest): a window below it lets
@@ -15,14 +15,22 @@ impl Config {
     /// windows shorter than usual retries take.
     pub fn warnings(&self) -> Vec<String> {
         let mut warnings = short_windows("dedup", &self.dedup);
+        warnings.extend(broad_scope("dedup", &self.dedup));
         for (index, rule) in self.rules.iter().enumerate() {
             let what = format!("rule {:?}", rule.name);
             match self.never(rule, &self.rules[..index]) {
                 Some(why) => warnings.push(format!("{what} can never match: {why}")),
-                None if differs(&rule.dedup, &self.dedup) => {
-                    warnings.extend(short_windows(&what, &rule.dedup))
+                None => {
+                    let own = |kind: fn(&str, &Dedup) -> Vec<String>| {
+                        // What [dedup] has already been told is not told again.
+                        if kind("", &rule.dedup) == kind("", &self.dedup) {
+                            Vec::new()
+                        } else {
+                            kind(&what, &rule.dedup)
+                        }
+                    };
+                    warnings.extend(own(short_windows).into_iter().chain(own(broad_scope)));
                 }
-                None => {}
             }
         }
         warnings
@@ -50,10 +58,6 @@ impl Config {
     }
 }
 
-fn differs(rule: &Dedup, base: &Dedup) -> bool {
-    (rule.window, rule.content_window, rule.mode) != (base.window, base.content_window, base.mode)
-}
-
 fn short_windows(what: &str, dedup: &Dedup) -> Vec<String> {
     if dedup.mode == Mode::Off {
         return Vec::new();
@@ -74,6 +78,18 @@ fn short_windows(what: &str, dedup: &Dedup) -> Vec<String> {
         )
     });
     told.collect()
+}
+
+fn broad_scope(what: &str, dedup: &Dedup) -> Vec<String> {
+    let swallows =
+        dedup.scope == Scope::Message && dedup.mode != Mode::Off && dedup.chain.contains(&Strategy::Content);
+    let told = swallows.then(|| {
+        format!(
+            "{what}: scope = \"message\" with content in the chain: a text that is sent to each reader in a \
+             transaction of its own reaches only the first"
+        )
+    });
+    told.into_iter().collect()
 }
 
 #[cfg(test)]
@@ -117,6 +133,16 @@ mod tests {
             warnings(&format!("[[listener]]\ntenant_header = \"X-T\"\n{}", rule("a", "tenant = \"s\""))),
             [""; 0]
         );
+    }
+
+    #[test]
+    fn one_claim_for_all_who_read_the_same_text_is_told() {
+        let told = warnings("[dedup]\nscope = \"message\"\n[[rule]]\nname = \"a\"\nmatch = { key = \"x\" }");
+        assert!(
+            told.len() == 1 && told[0].starts_with("dedup: scope = \"message\" with content"),
+            "{told:?}"
+        );
+        assert_eq!(warnings("[dedup]\nscope = \"message\"\nchain = [\"header\"]"), [""; 0]);
     }
 
     #[test]

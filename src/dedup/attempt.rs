@@ -3,7 +3,7 @@
 
 use tokio::time::Instant;
 
-use crate::config::{Dedup, Mode};
+use crate::config::{Dedup, Mode, Strategy};
 use crate::crash;
 use crate::identity::Key;
 use crate::journal::DecisionOutcome;
@@ -41,14 +41,14 @@ pub struct Attempt<'a> {
 pub struct Beside {
     claim: Claim,
     record: Option<Box<Record>>,
-    /// How the log calls an acceptance.
-    accepted: DecisionOutcome,
+    /// What enforcing would have made of them.
+    outcome: DecisionOutcome,
 }
 
 impl Beside {
     /// What the store answered to `claim`, only looked at.
     pub fn observed(claim: Claim, answer: Claimed) -> Self {
-        let (record, accepted) = match answer {
+        let (record, outcome) = match answer {
             Claimed::Settled { record, conflict: false } | Claimed::InFlight { record, conflict: false } => {
                 (Some(record), DecisionOutcome::ObservedDuplicate)
             }
@@ -57,7 +57,7 @@ impl Beside {
             | Claimed::Conflict { record } => (Some(record), DecisionOutcome::ObservedConflict),
             Claimed::New { .. } | Claimed::OverCap => (None, DecisionOutcome::Unclaimed),
         };
-        Self { claim, record, accepted }
+        Self { claim, record, outcome }
     }
 }
 
@@ -117,7 +117,10 @@ impl Attempt<'_> {
         let all: Vec<usize> = (0..self.message.envelope.recipients.len()).collect();
         let Transmission { sent, upstream } = self.transmit(&all, None, None).await;
         let fate = |(index, sent): (usize, Sent)| {
-            let outcome = if sent.outcome.reply().is_success() { accepted } else { sent.decision };
+            let observed =
+                accepted == DecisionOutcome::ObservedBadKey && sent.decision != DecisionOutcome::InDoubt;
+            let outcome =
+                if observed || sent.outcome.reply().is_success() { accepted } else { sent.decision };
             let mut fate = self.message.fate(index, Verdict::fresh(outcome, sent.outcome.reply().clone()));
             fate.upstream = Some(upstream.clone());
             fate.upstream_ms = Some(millis(started));
@@ -172,7 +175,7 @@ impl Attempt<'_> {
         let HeldClaim { claim, previous } = held;
         let has_it = held.delivered();
         let fate = |(index, one): &(usize, Sent)| {
-            let again = one.outcome.reply().is_success() && has_it.contains(&self.mark(*index));
+            let again = self.policy.mode == Mode::Observe && has_it.contains(&self.mark(*index));
             let decision = if again { DecisionOutcome::ObservedDuplicate } else { one.decision };
             Fate {
                 claim: Some(claim.slot.id),
@@ -186,7 +189,12 @@ impl Attempt<'_> {
 
     fn fates_beside(&self, beside: &Beside, sent: &Results) -> Vec<Fate> {
         let fate = |(index, one): &(usize, Sent)| {
-            let decision = if one.outcome.reply().is_success() { beside.accepted } else { one.decision };
+            let decision = match (beside.outcome, &one.outcome) {
+                // A doubt must be seen, and so must what was merely sent.
+                (_, Outcome::InDoubt(_)) => one.decision,
+                (DecisionOutcome::Unclaimed, outcome) if !outcome.reply().is_success() => one.decision,
+                (observed, _) => observed,
+            };
             Fate {
                 claim: Some(beside.claim.slot.id),
                 first_seen: beside.record.as_ref().map(|record| record.first_seen),
@@ -296,9 +304,17 @@ impl Attempt<'_> {
         }
     }
 
+    /// While only observing, the upstream hears no key but one that the client
+    /// chose: a provider that honours it would suppress what must be relayed.
+    fn key_for_upstream(&self) -> Option<&Key> {
+        let chosen = |key: &&Key| self.policy.mode != Mode::Observe || key.strategy == Strategy::Header;
+        self.key.filter(chosen)
+    }
+
     fn rendition(&self, names: Option<Names>) -> Rendition {
         let Message { headers, content, eight_bit, .. } = self.message;
-        let edits = trace::edits(self.services, self.message, self.key, names, self.heart.now());
+        let edits =
+            trace::edits(self.services, self.message, self.key_for_upstream(), names, self.heart.now());
         edits.apply(headers, content, *eight_bit)
     }
 }

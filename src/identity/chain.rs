@@ -7,7 +7,7 @@ use sha2::{Digest, Sha256};
 
 use super::{FieldFault, IdentityFault, append, usable};
 use crate::config::{Dedup, FieldRef, Strategy};
-use crate::message::Headers;
+use crate::message::{Headers, json};
 use crate::store::Fingerprint;
 use crate::store::record::hex;
 
@@ -186,10 +186,12 @@ fn values_of<'a>(field: &'a FieldRef, headers: &'a Headers) -> impl Iterator<Ite
 }
 
 /// A member of JSON, in one form for all its spellings: text as it is,
-/// anything else with the members in order and without blanks.
-fn member(json: &str, pointer: &str) -> Option<String> {
-    let json: Value = serde_json::from_str(json).ok()?;
+/// anything else with the members in order and without blanks. Where a number
+/// in it would not survive that, all of the JSON as it stands.
+fn member(text: &str, pointer: &str) -> Option<String> {
+    let json: Value = serde_json::from_str(text).ok()?;
     match json.pointer(pointer)? {
+        member if !json::is_exact(member) => Some(text.to_owned()),
         Value::Null => None,
         Value::String(text) => Some(text.clone()),
         Value::Array(items) if items.is_empty() => None,
@@ -260,6 +262,8 @@ mod tests {
         for nothing in [r#"{}"#, r#"null"#, r#""""#, r#"[]"#] {
             assert_eq!(api(&format!("{{\"unique_args\":{{\"event_id\":{nothing}}}}}")), None, "{nothing}");
         }
+        let long = |number: &str| api(&format!("{{\"unique_args\":{{\"event_id\":{number}}}}}"));
+        assert_ne!(long("20251121055401123456789"), long("20251121055401123456790"));
         for nothing in [r#"{"unique_args":{"user":"7"}}"#, "{broken", ""] {
             assert_eq!(api(nothing), None, "{nothing}");
         }

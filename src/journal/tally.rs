@@ -6,6 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::{Decision, DecisionOutcome};
 use crate::clock::Timestamp;
+use crate::smtp::reply::{Class, Reply};
 use crate::store::counts::hour_of;
 use crate::store::{Count, Store, StoreFault, Tally};
 
@@ -37,7 +38,7 @@ struct Hour {
 
 impl Tallies {
     pub(super) fn add(&self, decision: &Decision) {
-        let Some(one) = counts_as(decision.outcome) else { return };
+        let Some(one) = counts_as(decision) else { return };
         let rule = decision.rule.as_deref().unwrap_or_default();
         let hour = hour_of(decision.at);
         self.hours().entry(hour).or_default().add(&decision.context.tenant, rule, one);
@@ -109,13 +110,21 @@ impl Hour {
 }
 
 /// What a decision adds; nothing for a message that never was complete.
-fn counts_as(outcome: DecisionOutcome) -> Option<Tally> {
+fn counts_as(decision: &Decision) -> Option<Tally> {
     let mut one = Tally::default();
-    match outcome {
+    match decision.outcome {
         DecisionOutcome::Relayed | DecisionOutcome::Unclaimed => one.relayed = 1,
         DecisionOutcome::ObservedDuplicate
         | DecisionOutcome::ObservedConflict
-        | DecisionOutcome::ObservedBadKey => (one.relayed, one.observed) = (1, 1),
+        | DecisionOutcome::ObservedBadKey => {
+            one.observed = 1;
+            // It was sent all the same; the reply says how that ended.
+            match decision.reply.as_ref().map(Reply::class) {
+                Some(Class::Transient) => one.deferred = 1,
+                Some(Class::Permanent) => one.refused = 1,
+                _ => one.relayed = 1,
+            }
+        }
         DecisionOutcome::Duplicate => one.suppressed = 1,
         DecisionOutcome::Conflict => one.conflicts = 1,
         DecisionOutcome::InDoubt => one.in_doubt = 1,

@@ -1,9 +1,12 @@
 //! The header section (RFC 5322 §2.2): where its fields are, and what they
 //! say. Fields are found once and kept as ranges; nothing is copied.
 
+use std::borrow::Cow;
 use std::ops::Range;
 
 use bytes::Bytes;
+
+use super::decode;
 
 use crate::smtp::reply::Reply;
 
@@ -163,8 +166,9 @@ fn field(line: &[u8], at: usize) -> Option<Field> {
     graphic.then(|| Field { all: at..at + line.len(), name: at..at + name.len(), value: at + colon + 1 })
 }
 
+/// What is not UTF-8 is read octet by octet, so that no two values become one.
 fn unfold(raw: &[u8]) -> String {
-    let text = String::from_utf8_lossy(raw);
+    let text = decode::text(Cow::Borrowed(raw), None);
     let text = text.trim_matches(|c: char| c.is_ascii_whitespace());
     if text.contains('\n') { text.replace("\r\n", "") } else { text.to_owned() }
 }
@@ -182,6 +186,12 @@ mod tests {
         let headers = headers("A: one\r\nx-KEY :  two\r\n  three \r\nX-Key: four\r\n\r\nX-Key: body\r\n");
         assert_eq!(headers.values("X-Key").collect::<Vec<_>>(), ["two  three", "four"]);
         assert_eq!(headers.first("missing"), None);
+        let latin = |octet: u8| {
+            let head = [b"A: ", &[b'r', octet, b'f'][..], b"\r\n"].concat();
+            Headers::parse(&Bytes::from(head)).unwrap().first("a").unwrap()
+        };
+        assert_eq!(latin(0xe9), "r\u{e9}f");
+        assert_ne!(latin(0xe9), latin(0xe8), "no two octets become one character");
         assert_eq!(headers.len(), "A: one\r\nx-KEY :  two\r\n  three \r\nX-Key: four\r\n".len());
     }
 

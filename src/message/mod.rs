@@ -5,6 +5,7 @@ pub mod decode;
 pub mod edit;
 pub mod fingerprint;
 pub mod headers;
+pub mod json;
 pub mod rendition;
 pub mod spool;
 

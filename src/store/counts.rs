@@ -29,7 +29,7 @@ pub struct Tally {
     pub deferred: u64,
     /// 5yz.
     pub refused: u64,
-    /// Of those relayed, what observe mode let through although enforcing
+    /// Of all that was sent, what observe mode let through although enforcing
     /// would have answered it as a duplicate, a conflict or a bad key.
     pub observed: u64,
 }

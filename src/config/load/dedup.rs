@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::super::convert::{
-    address_globs, any_case_globs, choice, duration, exact_globs, excludes, field_ref, header_globs,
-    header_name, list_of, positive_duration, rule_name, some_of,
+    address_globs, choice, duration, exact_globs, excludes, field_ref, header_globs, header_name, list_of,
+    positive_duration, rule_name, some_of, subject_globs,
 };
 use super::super::policy::{
     Dedup, FieldRef, InDoubt, Mode, OnConflict, OnDuplicate, OnPartial, OnStoreFailure, Scope, Strategy,
@@ -138,7 +138,7 @@ fn matches(section: Section<'_>) -> Match {
         listener: section.get("listener", Vec::new(), exact_globs),
         sender: section.get("sender", Vec::new(), address_globs),
         recipient: section.get("recipient", Vec::new(), address_globs),
-        subject: section.get("subject", Vec::new(), any_case_globs),
+        subject: section.get("subject", Vec::new(), subject_globs),
         header: section.get("header", Vec::new(), header_globs),
         key: section.get("key", Vec::new(), exact_globs),
     };

@@ -232,7 +232,7 @@ pub(super) fn addresses(value: &[u8]) -> Vec<String> {
             ('>', Place::Open) => one.closed = true,
             (',' | ';', Place::Open) if !one.is_open() => found.extend(std::mem::take(&mut one).address()),
             // The name of a group stands in front of it.
-            (':', Place::Open) if one.route.is_none() && !one.plain.contains('@') => one = Mailbox::default(),
+            (':', Place::Open) if one.route.is_none() && !one.at => one = Mailbox::default(),
             _ => one.push(c, place),
         }
     }
@@ -246,6 +246,8 @@ struct Mailbox {
     plain: String,
     route: Option<String>,
     closed: bool,
+    /// Whether there is an `@` in it, which is not looked for at each colon.
+    at: bool,
 }
 
 impl Mailbox {
@@ -258,6 +260,7 @@ impl Mailbox {
         if blank || matches!(place, Place::Comment(_)) {
             return;
         }
+        self.at |= c == '@';
         match &mut self.route {
             Some(route) if !self.closed => route.push(c),
             _ => self.plain.push(c),

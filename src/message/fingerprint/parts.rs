@@ -206,7 +206,8 @@ fn encoding(section: &Section<'_>) -> Encoding {
 fn content_id(value: &[u8]) -> String {
     let id = decode::unstructured(value).replace(' ', "");
     let id = id.strip_prefix('<').unwrap_or(&id);
-    id.strip_suffix('>').unwrap_or(id).to_owned()
+    // A comment may stand behind it.
+    id.split('>').next().unwrap_or(id).to_owned()
 }
 
 /// The parts of a multipart body (RFC 2046 §5.1.1): what lies between lines of

@@ -10,10 +10,10 @@
 
 use std::borrow::Cow;
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use super::field::Section;
-use crate::message::decode;
+use crate::message::{decode, json};
 
 /// What is in a field.
 #[derive(Clone, Copy)]
@@ -25,7 +25,7 @@ enum Kind {
     /// Variables as JSON, but mere notes for the sender where the field of
     /// this name is not there as well.
     JsonBeside(&'static str),
-    /// SendGrid's instructions, of which some change what is seen.
+    /// SendGrid's instructions, of which some change what is seen and by whom.
     Instructions,
 }
 
@@ -41,9 +41,6 @@ const FIELDS: [(&str, Kind); 10] = [
     ("x-mj-vars", Kind::Json),
     ("x-smtpapi", Kind::Instructions),
 ];
-
-/// Whole numbers beyond this are not exact as floating-point numbers.
-const EXACT: f64 = 9e15;
 
 /// Each such field that is there, with what of its value counts: by name, and
 /// the fields of one name in the order of the message.
@@ -70,7 +67,7 @@ fn counted(kind: Kind, value: &[u8]) -> Option<String> {
     let json = match kind {
         Kind::Plain => None,
         Kind::Json | Kind::JsonBeside(_) | Kind::Instructions => {
-            serde_json::from_str::<Value>(&text).ok().filter(is_exact)
+            serde_json::from_str::<Value>(&text).ok().filter(json::is_exact)
         }
     };
     let text = match (kind, json) {
@@ -81,32 +78,17 @@ fn counted(kind: Kind, value: &[u8]) -> Option<String> {
     (!text.is_empty()).then_some(text)
 }
 
-/// Of the instructions those that change what is seen: substitutions, sections
-/// and the template.
-fn seen(mut json: Value) -> Option<String> {
-    let mut kept = Map::new();
-    for member in ["sub", "section"] {
-        if let Some(value) = json.get_mut(member) {
-            kept.insert(member.to_owned(), value.take());
-        }
-    }
-    if let Some(templates) = json.get_mut("filters").and_then(|filters| filters.get_mut("templates")) {
-        kept.insert("templates".to_owned(), templates.take());
-    }
-    (!kept.is_empty()).then(|| Value::Object(kept).to_string())
-}
+/// Instructions that are notes for the sender, or say when and how to send.
+/// The others count: whom it goes to, and what is filled in, put around the
+/// text or taken instead of it.
+const NOTES: [&str; 7] =
+    ["asm", "asm_group_id", "category", "ip_pool", "send_at", "send_each_at", "unique_args"];
 
-/// Whether every number came through reading as it was written; two long order
-/// numbers must not become one.
-fn is_exact(value: &Value) -> bool {
-    match value {
-        Value::Number(number) => {
-            !number.is_f64() || number.as_f64().is_some_and(|number| number.abs() < EXACT)
-        }
-        Value::Array(values) => values.iter().all(is_exact),
-        Value::Object(members) => members.values().all(is_exact),
-        Value::Null | Value::Bool(_) | Value::String(_) => true,
-    }
+/// Of the instructions those that change what is seen, or by whom.
+fn seen(json: Value) -> Option<String> {
+    let Value::Object(mut members) = json else { return Some(json.to_string()) };
+    members.retain(|name, _| !NOTES.contains(&name.as_str()));
+    (!members.is_empty()).then(|| Value::Object(members).to_string())
 }
 
 #[cfg(test)]
@@ -138,6 +120,7 @@ mod tests {
         let of = |number: &str| one(&format!("X-MJ-Vars: {{\"order\": {number}}}"));
         assert_ne!(of("12345678901234567890123"), of("12345678901234567890124"));
         assert_ne!(of("1234567890123456.1"), of("1234567890123456.2"));
+        assert_ne!(of("0.12345678901234567"), of("0.12345678901234568"));
         assert_eq!(of("9.50"), of("9.5"));
     }
 
@@ -145,10 +128,11 @@ mod tests {
     fn of_instructions_only_what_is_seen_counts() {
         let of = |rest: &str| one(&format!("X-SMTPAPI: {{\"sub\": {{\"%code%\": [\"1\"]}}, {rest}}}"));
         let template = "\"filters\": {\"templates\": {\"settings\": {\"enable\": 1, \"template_id\": \"a\"}}";
-        let same = of(&format!("\"unique_args\": {{\"id\": 7}}, {template}, \"clicktrack\": {{}}}}"));
+        let same = of(&format!("\"unique_args\": {{\"id\": 7}}, \"send_at\": 7, {template}}}"));
         assert_eq!(same, of(&format!("\"category\": [\"x\"], {template}}}")));
         assert_ne!(same, of(&format!("{}}}", template.replace("\"a\"", "\"b\""))));
         assert!(of("\"section\": {\"a\": \"b\"}").contains("section"));
+        assert_ne!(of("\"to\": [\"ann@x.example\"]}"), of("\"to\": [\"bob@x.example\"]}"), "other readers");
         assert_eq!(super::tests::of("X-SMTPAPI: {\"category\": \"x\"}"), []);
     }
 

@@ -181,6 +181,12 @@ fn content_ids_count_as_the_number_of_their_part() {
         with("2.b@x", "2.b@x", &image.replace("<ID>", "=?utf-8?q?=3C2=2Eb?=\r\n =?utf-8?q?=40x=3E?="))
     );
     assert_ne!(one, with("2.b@x", "3.b@x", image));
+    let style = |id: &str| {
+        let html =
+            format!("Content-Type: text/html\r\n\r\n<p style=\"background: url(&quot;cid:{id}&quot;)\">");
+        print(mixed("b", &[&html, &image.replace("<ID>", &format!("<{id}> (minted)"))]))
+    };
+    assert_eq!(style("1.a@x"), style("2.b@x"), "within escaped quotes");
     let second = format!("{image}\r\n--b\r\nContent-Type: image/png\r\nContent-ID: <other>\r\n\r\nPNG");
     assert_ne!(with("1.a@x", "1.a@x", &second), with("1.a@x", "other", &second));
 }
@@ -251,8 +257,15 @@ fn hostile_mime_costs_bounded_time() {
         format!("Subject: {}\r\n\r\n", "=?a?q?".repeat(40_000)),
         format!("Subject: {}\r\n\r\n", "=?".repeat(120_000)),
         format!("From: {}\r\n\r\n", "(<\",".repeat(60_000)),
+        format!("From: {}@{}\r\n\r\n", "a".repeat(120_000), ":".repeat(120_000)),
         format!("Content-Type: a/b; {}=\r\n\r\n", "x*".repeat(120_000)),
-        mixed("b", &["Content-ID: <a>\r\n\r\nx", &format!("\r\n{}", "cid:".repeat(500_000))]),
+        mixed(
+            "b",
+            &[
+                "Content-ID: <a>\r\nContent-Type: image/png\r\n\r\nx",
+                &format!("\r\n{}", "cid:".repeat(500_000)),
+            ],
+        ),
         format!("\r\n{}", "\r\n".repeat(1_000_000)),
     ];
     for message in all {

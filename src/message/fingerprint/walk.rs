@@ -177,10 +177,10 @@ impl<S: Sink> Walk<'_, S> {
 /// The longest Content-ID that is looked for, in octets: a line's length.
 const MAX_ID: usize = 998;
 
-/// What can't stand in a URL, or stands around one. A colon can, but no
+/// What can't stand in a URL, or stands around one (as `&quot;` too). A colon can, but no
 /// generator puts it into a Content-ID, and so each octet is looked at once.
 fn ends_reference(byte: u8) -> bool {
-    byte <= b' ' || byte == 127 || b"\"'<>()[]{}`\\:".contains(&byte)
+    byte <= b' ' || byte == 127 || b"\"'<>()[]{}`\\:&".contains(&byte)
 }
 
 fn place(part: usize, face: &Face) -> String {

@@ -1,0 +1,45 @@
+//! JSON in header fields.
+
+use serde_json::Value;
+
+/// Digits that a floating-point number keeps of any decimal one.
+const DIGITS: usize = 15;
+/// Whole numbers beyond this are not exact as floating-point numbers.
+const EXACT: f64 = 9e15;
+
+/// Whether every number came through reading as it was written; two long order
+/// numbers must not become one.
+pub fn is_exact(value: &Value) -> bool {
+    match value {
+        Value::Number(number) if number.is_f64() => {
+            let written = number.to_string();
+            let mantissa = written.split(['e', 'E']).next().unwrap_or_default();
+            let digits =
+                mantissa.trim_start_matches(['-', '0', '.']).bytes().filter(u8::is_ascii_digit).count();
+            digits <= DIGITS && number.as_f64().is_some_and(|number| number.abs() < EXACT)
+        }
+        Value::Array(values) => values.iter().all(is_exact),
+        Value::Object(members) => members.values().all(is_exact),
+        Value::Null | Value::Bool(_) | Value::String(_) | Value::Number(_) => true,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_that_reading_changes_are_told() {
+        let exact = |text: &str| is_exact(&serde_json::from_str(text).unwrap());
+        for kept in
+            ["7", "-7", "18446744073709551615", "9.5", "[0.25, {\"a\": 123456789.12}]", "\"x\"", "null"]
+        {
+            assert!(exact(kept), "{kept}");
+        }
+        for changed in
+            ["18446744073709551616", "20251121055401123456789", "0.12345678901234567", "1234567890123456.71"]
+        {
+            assert!(!exact(changed), "{changed}");
+        }
+    }
+}
