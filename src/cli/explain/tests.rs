@@ -9,7 +9,7 @@ use crate::smtp::reply::Reply;
 use crate::store::memory::MemoryStore;
 use crate::store::view::RecordView;
 use crate::store::{
-    ClaimId, ClaimRequest, Claimed, Durability, Fingerprint, Outcome, Settlement, Slot, Store, Token,
+    ClaimId, ClaimRequest, Claimed, Durability, Fingerprint, Marks, Outcome, Settlement, Slot, Store, Token,
 };
 use fate::Course;
 
@@ -31,6 +31,7 @@ fn request(attempt: u64, fingerprint: u8, policy: &Dedup) -> ClaimRequest {
         client: "192.0.2.1:1".into(),
         rule: String::new(),
         fingerprint: Fingerprint([fingerprint; 32]),
+        marks: Vec::new(),
         message_id: None,
         date: None,
         size: 1,
@@ -72,10 +73,10 @@ async fn after(first: First, policy: &Dedup) -> MemoryStore {
     if let First::Pending = first {
         return store;
     }
-    store.commit(token, vec![ID], NOW).await.unwrap();
+    store.commit(token, vec![ID.into()], NOW).await.unwrap();
     if let First::Settled(outcome) = first {
         let outcome = outcome(Reply::new(250, "2.0.0 ok"));
-        let settled = Settlement { id: ID, outcome, upstream: "a:25".into(), delivered: Vec::new() };
+        let settled = Settlement { id: ID, outcome, upstream: "a:25".into(), marks: Marks::default() };
         store.settle(token, NOW, vec![settled], Durability::Now).await.unwrap();
     }
     store
@@ -90,7 +91,7 @@ fn course(claimed: &Claimed, policy: &Dedup) -> Course {
             ("in_doubt", InDoubt::Hold) => Course::Held,
             _ => Course::Suppressed,
         },
-        Claimed::OverCap => unreachable!("there is no cap"),
+        Claimed::OverCap | Claimed::TooMany => unreachable!("there is no cap"),
     }
 }
 
