@@ -22,6 +22,7 @@
 
 mod backend;
 mod census;
+mod ending;
 mod held;
 mod judge;
 mod listing;
@@ -36,15 +37,16 @@ use std::time::Duration;
 pub use backend::{Backend, IdRange};
 use census::Figures;
 pub use census::Progress;
+use ending::{end, standing};
 use held::{Held, HeldClaims, Under};
 use judge::{begin, judge};
 pub use listing::MAX_SCAN;
 use recent::Recent;
 
-use super::record::{MAX_ATTEMPTS, key_mark};
+use super::record::key_mark;
 use super::{
-    Attempt, ClaimId, ClaimRequest, Claimed, Commit, Marks, Outcome, Record, Settlement, Slot, State,
-    StateName, StoreFault, Token, counts,
+    ClaimId, ClaimRequest, Claimed, Commit, Marks, Outcome, Record, Settlement, Slot, State, StateName,
+    StoreFault, Token, counts,
 };
 use crate::clock::Timestamp;
 use crate::smtp::reply::Reply;
@@ -52,12 +54,6 @@ use crate::smtp::reply::Reply;
 /// How long after its lease a pending claim is still kept for a holder who may
 /// yet come back. Only then does a sweep forget it.
 const ABANDONED: Duration = Duration::from_secs(3600);
-
-/// Characters of a reply that an attempt keeps.
-const REPLY_CHARS: usize = 256;
-
-const STILL_IN_DOUBT: &str =
-    "4.4.2 [IN-DOUBT] the answer to an earlier attempt was lost; some of the recipients may have it";
 
 const TAKEN_OVER: &str =
     "4.4.2 [IN-DOUBT] another message took the key over before the upstream's answer; it may have been sent";
@@ -368,31 +364,6 @@ impl<B: Backend> Ledger<B> {
         self.backend.remove_key(key_mark(&record.key), &record.id)?;
         self.held.bare(&record.id);
         Ok(())
-    }
-}
-
-/// Ends the attempt that `record` stands for.
-fn end(record: &mut Record, at: Timestamp, outcome: Outcome) {
-    let reply = outcome.reply().to_string().chars().take(REPLY_CHARS).collect();
-    record.attempts.push(Attempt { at, reply });
-    let surplus = record.attempts.len().saturating_sub(MAX_ATTEMPTS);
-    record.attempts.drain(..surplus);
-    record.attempt_count += 1;
-    // Never earlier than before, whatever the clock did: what a start finds in
-    // a log is put in order by it.
-    record.settled_at = record.settled_at.max(Some(at));
-    record.expires = at.plus(record.window);
-    record.state = State::Settled(standing(&record.marks, outcome));
-}
-
-/// How a claim stands after an attempt with this outcome: what the upstream
-/// says to one recipient does not end the doubt about another.
-fn standing(marks: &Marks, outcome: Outcome) -> Outcome {
-    match outcome {
-        Outcome::Accepted(_) | Outcome::Deferred(_) | Outcome::Refused(_) if !marks.doubtful.is_empty() => {
-            Outcome::InDoubt(Reply::new(451, STILL_IN_DOUBT))
-        }
-        outcome => outcome,
     }
 }
 

@@ -11,7 +11,10 @@ use super::super::contract::{
     Engine, accepted, at, by_key, claim, contract_suite, counted, id, is_new, send, settled, slot, token,
 };
 use super::super::ledger::Backend;
-use super::super::{Attempt, Fingerprint, Marks, Outcome, State, Store, Suppression, Tally, Token};
+use super::super::record::MAX_ATTEMPTS;
+use super::super::{
+    Attempt, Fingerprint, MAX_MARKS, Marks, Outcome, State, Store, Suppression, Tally, Token,
+};
 use super::*;
 use crate::smtp::reply::Reply;
 use crate::store::ClaimId;
@@ -223,6 +226,14 @@ const BODY: &str = concat!(
     "060606060606060606060606060606060606060606060606060606060201c303056c61746572056d",
     "783a323500000201ac0209343531206c61746572030102010304008092f40104020104",
 );
+
+#[test]
+fn a_record_with_all_its_marks_is_small() {
+    let attempt = Attempt { at: Timestamp::from_millis(u64::MAX), reply: "x".repeat(256) };
+    let mut full = Record { attempts: vec![attempt; MAX_ATTEMPTS], ..known() };
+    full.marks = Marks { owed: vec![u64::MAX; MAX_MARKS], ..Marks::default() };
+    assert!(codec::encode(&full).unwrap().len() < 8 * 1024);
+}
 
 /// Whoever changes the shape of a record changes these bytes, and must raise
 /// the version in the codec and teach it to read the old form.
