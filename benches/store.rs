@@ -23,8 +23,8 @@ use mailonce::config::{InDoubt, OnConflict};
 use mailonce::smtp::reply::Reply;
 use mailonce::store::sled::SledStore;
 use mailonce::store::{
-    Attempt, ClaimId, ClaimRequest, Claimed, Durability, Fingerprint, Outcome, Query, Record, Selection,
-    Settlement, Slot, State, Store, Token,
+    Attempt, ClaimId, ClaimRequest, Claimed, Durability, Fingerprint, Marks, Outcome, Query, Record,
+    Selection, Settlement, Slot, State, Store, Token,
 };
 
 type Failure = Box<dyn std::error::Error + Send + std::marker::Sync>;
@@ -116,11 +116,11 @@ async fn write(store: &SledStore, writer: u64, begin: Instant) -> Result<Vec<Dur
         if !matches!(claimed.first(), Some(Claimed::New { .. })) {
             return Err("an id was claimed twice".into());
         }
-        store.commit(token, vec![id], now).await?;
+        store.commit(token, vec![id.into()], now).await?;
         took.push(start.elapsed());
         let outcome = Outcome::Accepted(Reply::new(250, "2.0.0 Ok: queued as 4Xyz123abc"));
         let settlement =
-            Settlement { id, outcome, upstream: "mx.example.net:25".into(), delivered: Vec::new() };
+            Settlement { id, outcome, upstream: "mx.example.net:25".into(), marks: Marks::default() };
         store.settle(token, now, vec![settlement], Durability::Soon).await?;
     }
     Ok(took)
@@ -193,7 +193,7 @@ fn record(number: u64) -> Record {
         duplicates: 0,
         window: slot.window,
         expires: now.plus(slot.window),
-        delivered: Vec::new(),
+        marks: Marks::default(),
         suppressed: Vec::new(),
     }
 }
@@ -216,6 +216,7 @@ fn slot(attempt: u64) -> Slot {
         client: "192.0.2.1:40000".into(),
         rule: String::new(),
         fingerprint: Fingerprint(id),
+        marks: Vec::new(),
         message_id: Some(format!("<{attempt}@mail.example.com>")),
         date: Some("Sat, 21 Nov 2026 08:15:00 +0000".into()),
         size: 20_000,

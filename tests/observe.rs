@@ -1,6 +1,8 @@
 //! `mode = "observe"`: everything is relayed, nothing is refused that
 //! deduplication would, and what would have been suppressed is written down.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that can't go on ends")]
+
 mod common;
 
 use common::{At, Do, Mail, Proxy, Setup, Upstream};

@@ -1,5 +1,7 @@
 //! Rules: what holds for some of the mail instead of `[dedup]`.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that can't go on ends")]
+
 mod common;
 
 use common::{Mail, Setup, Upstream};

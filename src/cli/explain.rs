@@ -12,8 +12,9 @@ use std::path::{Path, PathBuf};
 
 use super::reach::{Missing, Notice, Reach};
 use super::{CliFault, ConfigArgs, print};
-use crate::config::{Config, Listener};
+use crate::config::{Config, Listener, Scope};
 use crate::escape::json_for_terminal;
+use crate::store::record::recipient_mark;
 use fate::Fate;
 use mail::Mail;
 use reason::{Reasoning, reason};
@@ -84,7 +85,7 @@ pub fn run(args: &ExplainArgs) -> Result<(), CliFault> {
         Files::One(file) => {
             let mail = Mail::read(file, args, &config)?;
             let reasoning = reason(&config, &mail, &terms);
-            let (fates, asked) = foresee(&config, &reasoning);
+            let (fates, asked) = foresee(&config, &mail, &reasoning);
             match args.json {
                 true => json::one(&mail, &reasoning, &fates, &asked),
                 false => text::one(&mail, &reasoning, &fates, &asked),
@@ -111,7 +112,7 @@ fn listener<'c>(config: &'c Config, name: Option<&str>) -> Result<&'c Listener, 
 }
 
 /// What is known of each claim already, and who said so.
-fn foresee(config: &Config, reasoning: &Reasoning<'_>) -> (Vec<Fate>, String) {
+fn foresee(config: &Config, mail: &Mail, reasoning: &Reasoning<'_>) -> (Vec<Fate>, String) {
     let unknown =
         |why: String| (Vec::new(), format!("nobody could be asked whether it was sent before: {why}"));
     if reasoning.claims.is_empty() {
@@ -121,11 +122,17 @@ fn foresee(config: &Config, reasoning: &Reasoning<'_>) -> (Vec<Fate>, String) {
         Ok(reach) => reach,
         Err(fault) => return unknown(fault.to_string()),
     };
-    let fates: Result<Vec<Fate>, CliFault> = reasoning
-        .claims
-        .iter()
-        .map(|claim| Ok(Fate::of(reach.get(&claim.id)?.as_ref(), reasoning.policy, &reasoning.fingerprint)))
-        .collect();
+    let marks = match reasoning.policy.scope {
+        Scope::Recipient => Vec::new(),
+        Scope::Message => {
+            mail.envelope.recipients.iter().map(|to| recipient_mark(&to.path.identity())).collect()
+        }
+    };
+    let fate = |claim: &reason::Claim| {
+        let view = reach.get(&claim.id)?;
+        Ok(Fate::of(view.as_ref(), reasoning.policy, &reasoning.fingerprint, &marks))
+    };
+    let fates: Result<Vec<Fate>, CliFault> = reasoning.claims.iter().map(fate).collect();
     let asked =
         if reach.is_live() { "asked the running proxy" } else { "no proxy runs; looked into its store" };
     match fates.and_then(|fates| reach.close().map(|()| fates)) {

@@ -61,6 +61,9 @@ pub fn to_text(view: &RecordView, held: Held, duplicates: Duplicates) -> String 
         ("last seen", view.last_seen.clone()),
         ("duplicates", shown_duplicates(view)),
         ("expires", view.expires.clone()),
+        ("has it", recipients(&view.delivered)),
+        ("lacks it", recipients(&view.owed)),
+        ("in doubt", recipients(&view.doubtful)),
     ];
     let attempts = view.attempts.iter().map(|a| ("attempt", format!("{}  {}", a.at, a.reply)));
     let word = match duplicates {
@@ -71,6 +74,15 @@ pub fn to_text(view: &RecordView, held: Held, duplicates: Duplicates) -> String 
     let lines = fields.into_iter().chain(attempts).chain(suppressed).filter(|(_, text)| !text.is_empty());
     let lines: String = lines.map(|(name, text)| format!("{name:<12} {}\n", for_terminal(&text))).collect();
     format!("{}\n\n{lines}", for_terminal(&sent_once(view, held, duplicates)))
+}
+
+/// With one claim for a whole message, how many of its recipients.
+fn recipients(marks: &[String]) -> String {
+    match marks.len() {
+        0 => String::new(),
+        1 => "1 recipient".to_owned(),
+        many => format!("{many} recipients"),
+    }
 }
 
 fn shown_duplicates(view: &RecordView) -> String {

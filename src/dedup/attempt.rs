@@ -10,11 +10,10 @@ use crate::journal::DecisionOutcome;
 use crate::message::Rendition;
 use crate::smtp::envelope::Envelope;
 use crate::smtp::reply::Reply;
-use crate::store::record::recipient_mark;
 use crate::store::{Claimed, Outcome, Record, Settlement, StoreFault};
 use crate::upstream::{Completion, Prepared, Transaction, UpstreamFault};
 
-use super::held::{Claim, HeldClaim, HeldClaims};
+use super::held::{Claim, HeldClaim, HeldClaims, Reach};
 use super::message::Message;
 use super::trace::{self, Names};
 use super::verdict::{Fate, Verdict};
@@ -55,7 +54,7 @@ impl Beside {
             Claimed::Settled { record, .. }
             | Claimed::InFlight { record, .. }
             | Claimed::Conflict { record } => (Some(record), DecisionOutcome::ObservedConflict),
-            Claimed::New { .. } | Claimed::OverCap => (None, DecisionOutcome::Unclaimed),
+            Claimed::New { .. } | Claimed::OverCap | Claimed::TooMany => (None, DecisionOutcome::Unclaimed),
         };
         Self { claim, record, outcome }
     }
@@ -84,7 +83,7 @@ struct Results {
 
 impl Results {
     /// Of the recipients that `claim` covers.
-    fn of(&self, claim: &Claim) -> impl Iterator<Item = &(usize, Sent)> {
+    fn of(&self, claim: &Claim) -> impl DoubleEndedIterator<Item = &(usize, Sent)> {
         self.sent.iter().filter(|(index, _)| claim.recipients.contains(index))
     }
 
@@ -155,13 +154,12 @@ impl Attempt<'_> {
         let mut fates = spared;
         let mut settlements = Vec::new();
         for one in held.claims() {
-            let ours: Vec<_> =
-                sent.of(&one.claim).map(|(index, sent)| (self.mark(*index), &sent.outcome)).collect();
+            let ours = || sent.of(&one.claim).map(|(index, sent)| (*index, &sent.outcome));
             settlements.push(Settlement {
                 id: one.claim.slot.id,
-                outcome: overall(&ours),
+                outcome: overall(ours().map(|(_, outcome)| outcome)),
                 upstream: sent.upstream.clone(),
-                delivered: delivered(&ours, one.earlier()),
+                marks: one.marks_after(ours()),
             });
             fates.extend(self.fates_of(one, &sent));
         }
@@ -172,10 +170,11 @@ impl Attempt<'_> {
     }
 
     fn fates_of(&self, held: &HeldClaim, sent: &Results) -> Vec<Fate> {
-        let HeldClaim { claim, previous } = held;
-        let has_it = held.delivered();
+        let HeldClaim { claim, previous, .. } = held;
         let fate = |(index, one): &(usize, Sent)| {
-            let again = self.policy.mode == Mode::Observe && has_it.contains(&self.mark(*index));
+            let again = self.policy.mode == Mode::Observe
+                && held.spared(*index).is_some()
+                && !matches!(one.outcome, Outcome::InDoubt(_));
             let decision = if again { DecisionOutcome::ObservedDuplicate } else { one.decision };
             Fate {
                 claim: Some(claim.slot.id),
@@ -204,30 +203,25 @@ impl Attempt<'_> {
         sent.of(&beside.claim).map(fate).collect()
     }
 
-    /// Who gets it now. With one claim for a whole message, those who have it
-    /// from an earlier attempt are spared; their fates come along.
+    /// Who gets it now. With one claim for a whole message, some are spared (see
+    /// [`HeldClaim::spared`]); their fates come along. Observing spares nobody.
     fn targets(&self, held: &[HeldClaim]) -> (Vec<usize>, Vec<Fate>) {
         let mut targets = Vec::new();
         let mut spared = Vec::new();
         for one in held {
             let claim = &one.claim;
             for &index in &claim.recipients {
-                if self.policy.mode != Mode::Observe && one.delivered().contains(&self.mark(index)) {
-                    let reply = Reply::new(250, "2.0.0 sent to this recipient earlier");
-                    let mut fate =
-                        self.message.fate(index, Verdict::known(DecisionOutcome::Duplicate, reply));
-                    fate.claim = Some(claim.slot.id);
-                    spared.push(fate);
-                } else {
-                    targets.push(index);
+                match one.spared(index).filter(|_| self.policy.mode != Mode::Observe) {
+                    Some(verdict) => {
+                        let mut fate = self.message.fate(index, verdict);
+                        fate.claim = Some(claim.slot.id);
+                        spared.push(fate);
+                    }
+                    None => targets.push(index),
                 }
             }
         }
         (targets, spared)
-    }
-
-    fn mark(&self, index: usize) -> u64 {
-        recipient_mark(&self.message.envelope.recipients[index].path.identity())
     }
 
     /// The transaction: everything but the last byte, the commit point, the
@@ -251,9 +245,12 @@ impl Attempt<'_> {
         };
         crash::point("after-body");
         let upstream = transaction.upstream().to_owned();
-        let remaining = targets.iter().zip(&rejected).filter(|(_, rejected)| rejected.is_none());
-        let remaining: Vec<usize> = remaining.map(|(index, _)| *index).collect();
-        let result = self.complete(transaction, &remaining, held).await;
+        let of = |is_rejected: bool| {
+            let of = targets.iter().zip(&rejected).filter(move |(_, reply)| reply.is_some() == is_rejected);
+            of.map(|(index, _)| *index).collect::<Vec<_>>()
+        };
+        let reach = Reach { remaining: &of(false), rejected: &of(true) };
+        let result = self.complete(transaction, reach, held).await;
         let sent = |rejected: Option<Reply>| match rejected {
             Some(reply) => Sent::by(Outcome::of_reply(reply)),
             None => result.clone(),
@@ -265,12 +262,12 @@ impl Attempt<'_> {
     async fn complete(
         &self,
         transaction: Transaction,
-        remaining: &[usize],
+        reach: Reach<'_>,
         held: Option<&mut HeldClaims>,
     ) -> Sent {
         let mut accepted = DecisionOutcome::Relayed;
         if let Some(held) = held
-            && let Err(fault) = held.commit(remaining, self.heart.now()).await
+            && let Err(fault) = held.commit(reach, self.heart.now()).await
         {
             tracing::warn!(%fault, "the commit failed");
             match fault {
@@ -335,23 +332,13 @@ fn unsent(fault: &UpstreamFault) -> Sent {
 
 /// The outcome of a claim that covers several recipients: the one that asks
 /// most of a later attempt.
-fn overall(sent: &[(u64, &Outcome)]) -> Outcome {
-    let weight = |outcome: &Outcome| match outcome {
+fn overall<'o>(sent: impl DoubleEndedIterator<Item = &'o Outcome>) -> Outcome {
+    let weight = |outcome: &&Outcome| match outcome {
         Outcome::Accepted(_) => 0,
         Outcome::Refused(_) => 1,
         Outcome::Deferred(_) => 2,
         Outcome::InDoubt(_) => 3,
     };
-    let heaviest = sent.iter().map(|(_, outcome)| *outcome).rev().max_by_key(|outcome| weight(outcome));
+    let heaviest = sent.rev().max_by_key(weight);
     heaviest.cloned().unwrap_or_else(|| Outcome::Accepted(Reply::new(250, "2.0.0 sent earlier")))
-}
-
-/// Kept only where a claim covers several recipients and not all have it.
-fn delivered(sent: &[(u64, &Outcome)], previous: Option<&Record>) -> Vec<u64> {
-    let earlier = previous.map(|record| record.delivered.clone()).unwrap_or_default();
-    if sent.len() < 2 && earlier.is_empty() {
-        return Vec::new();
-    }
-    let now = sent.iter().filter(|(_, outcome)| matches!(outcome, Outcome::Accepted(_)));
-    earlier.into_iter().chain(now.map(|(mark, _)| *mark)).collect()
 }

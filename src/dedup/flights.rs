@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::watch;
 
 use crate::clock::Timestamp;
-use crate::store::{ClaimId, Outcome, Token};
+use crate::store::{ClaimId, Marks, Outcome, Token};
 
 /// How a flight ended, for those who waited.
 #[derive(Clone, Debug)]
@@ -16,6 +16,8 @@ pub struct Landing {
     pub outcome: Outcome,
     /// When.
     pub at: Timestamp,
+    /// With one claim for a whole message: what is known of its recipients.
+    pub marks: Marks,
 }
 
 /// One attempt at one claim. A claim that was taken over is two flights: the
@@ -104,7 +106,8 @@ mod tests {
     const NEXT: Token = Token { owner: 1, attempt: 2 };
 
     fn landing() -> Landing {
-        Landing { outcome: Outcome::Accepted(Reply::new(250, "2.0.0 ok")), at: Timestamp::default() }
+        let outcome = Outcome::Accepted(Reply::new(250, "2.0.0 ok"));
+        Landing { outcome, at: Timestamp::default(), marks: Marks::default() }
     }
 
     #[tokio::test]

@@ -7,11 +7,15 @@ use std::time::Duration;
 use crate::clock::{Clock, Timestamp};
 use crate::config::InDoubt;
 use crate::smtp::reply::Reply;
-use crate::store::{ClaimId, Durability, Outcome, Record, Settlement, Slot, Store, StoreFault, Token};
+use crate::store::{
+    ClaimId, Commit, Durability, Marks, Outcome, Record, Settlement, Share, Slot, State, Store, StoreFault,
+    Token,
+};
 
 use super::Heart;
 use super::flights::{Flights, Landing};
 use super::trace::Names;
+use super::verdict::Verdict;
 
 /// How long to wait before an outcome is written again, first and at most.
 const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
@@ -21,8 +25,17 @@ const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_
 pub struct Claim {
     /// What the store is asked.
     pub slot: Slot,
-    /// Indices into the envelope's recipients.
+    /// Indices into the envelope's recipients; in the order of the slot's marks,
+    /// where it has some.
     pub recipients: Vec<usize>,
+}
+
+impl Claim {
+    /// The mark of a recipient, where the claim is for a whole message.
+    pub fn mark(&self, index: usize) -> Option<u64> {
+        let place = self.recipients.iter().position(|covered| *covered == index)?;
+        self.slot.marks.get(place).copied()
+    }
 }
 
 /// A claim that is ours, with what was known of it before.
@@ -32,27 +45,89 @@ pub struct HeldClaim {
     pub claim: Claim,
     /// The record that it replaces.
     pub previous: Option<Box<Record>>,
+    /// What is known of the recipients of a whole message by now.
+    marks: Marks,
 }
 
 impl HeldClaim {
+    /// Nothing was sent for it yet.
+    pub fn new(claim: Claim, previous: Option<Box<Record>>) -> Self {
+        let mut held = Self { claim, previous, marks: Marks::default() };
+        held.marks = held.earlier().map(|record| record.marks.clone()).unwrap_or_default();
+        held
+    }
+
     /// The names that a resend carries.
     pub fn names(&self) -> Option<Names> {
-        let (message_id, date) = self.previous.as_ref()?.names_for(&self.claim.slot)?;
+        let record = self.previous.as_ref()?;
+        if self.leaves_doubts(record) {
+            // It goes to those who certainly lack it. For them it is the first.
+            return None;
+        }
+        let (message_id, date) = record.names_for(&self.claim.slot)?;
         Some(Names { message_id: message_id.to_owned(), date: date.map(str::to_owned) })
     }
 
-    /// What was known of this e-mail before; another text under the same key is
-    /// another e-mail.
-    pub fn earlier(&self) -> Option<&Record> {
-        self.previous.as_deref().filter(|record| self.claim.slot.is_same_mail(record))
+    /// What was known of the recipients before.
+    fn earlier(&self) -> Option<&Record> {
+        self.previous.as_deref().filter(|record| self.claim.slot.continues(record))
+    }
+
+    /// Whether those whom `record` calls in doubt are not sent to again.
+    fn leaves_doubts(&self, record: &Record) -> bool {
+        matches!(record.state, State::Settled(Outcome::InDoubt(_)))
+            && self.claim.slot.in_doubt != InDoubt::Resend
+    }
+
+    /// What a recipient of a whole message hears who is not sent to, for it has
+    /// the message from an earlier attempt, may have it, or is covered by one.
+    pub fn spared(&self, index: usize) -> Option<Verdict> {
+        let record = self.earlier()?;
+        match (record.marks.share(self.claim.mark(index)?), &record.state) {
+            (Some(Share::Delivered), _) => Some(Verdict::sent_earlier()),
+            (Some(Share::Owed), _) => None,
+            (_, State::Settled(Outcome::Accepted(_))) => Some(Verdict::sent_earlier()),
+            _ => self.leaves_doubts(record).then(Verdict::perhaps_sent_earlier),
+        }
+    }
+
+    /// From the commit point on, those who remain are in doubt.
+    fn expect(&mut self, reach: Reach<'_>) {
+        let shares = [(reach.remaining, Share::Doubtful), (reach.rejected, Share::Owed)];
+        for (recipients, share) in shares {
+            for mark in recipients.iter().filter_map(|index| self.claim.mark(*index)) {
+                self.marks.note(mark, share);
+            }
+        }
+    }
+
+    /// What is known of its recipients after an attempt that brought these.
+    pub fn marks_after<'o>(&self, sent: impl Iterator<Item = (usize, &'o Outcome)>) -> Marks {
+        let mut marks = self.marks.clone();
+        for (index, outcome) in sent {
+            if let Some(mark) = self.claim.mark(index) {
+                marks.note(mark, share(outcome));
+            }
+        }
+        marks
     }
 }
 
-impl HeldClaim {
-    /// Marks of the recipients who have this e-mail from an earlier attempt.
-    pub fn delivered(&self) -> &[u64] {
-        self.earlier().map_or(&[], |record| &record.delivered)
+fn share(outcome: &Outcome) -> Share {
+    match outcome {
+        Outcome::Accepted(_) => Share::Delivered,
+        Outcome::Deferred(_) | Outcome::Refused(_) => Share::Owed,
+        Outcome::InDoubt(_) => Share::Doubtful,
     }
+}
+
+/// Whom a transaction is for, at its commit point.
+#[derive(Clone, Copy, Debug)]
+pub struct Reach<'a> {
+    /// Those who get it with the last byte.
+    pub remaining: &'a [usize],
+    /// Those whom the upstream has refused already.
+    pub rejected: &'a [usize],
 }
 
 /// The claims of one attempt. Ends with [`HeldClaims::settle`] or
@@ -97,21 +172,26 @@ impl HeldClaims {
         &self.claims
     }
 
-    /// The commit point of the claims that cover any of `recipients`. Returns
-    /// when it is on stable storage.
+    /// The commit point of the claims that cover any who remain. Returns when
+    /// it is on stable storage.
     ///
     /// # Errors
     /// [`StoreFault::Fenced`] where another attempt has taken one over, else
     /// what is wrong with the store. The last byte must not leave then.
-    pub async fn commit(&mut self, recipients: &[usize], at: Timestamp) -> Result<(), StoreFault> {
-        let covers = |held: &&HeldClaim| held.claim.recipients.iter().any(|index| recipients.contains(index));
-        let ids: Vec<_> = self.claims.iter().filter(covers).map(|held| held.claim.slot.id).collect();
-        if ids.is_empty() {
+    pub async fn commit(&mut self, reach: Reach<'_>, at: Timestamp) -> Result<(), StoreFault> {
+        let mut commits = Vec::new();
+        for held in &mut self.claims {
+            if held.claim.recipients.iter().any(|index| reach.remaining.contains(index)) {
+                held.expect(reach);
+                commits.push(Commit { id: held.claim.slot.id, marks: held.marks.clone() });
+            }
+        }
+        if commits.is_empty() {
             // All who are left get it without a claim.
             return Ok(());
         }
         self.committed = true;
-        self.ledger.store.commit(self.ledger.token, ids, at).await
+        self.ledger.store.commit(self.ledger.token, commits, at).await
     }
 
     /// Writes the outcomes down, one for each claim, and tells those who wait.
@@ -178,7 +258,8 @@ impl Ledger {
             written => written,
         };
         for settlement in settlements {
-            let landing = Landing { outcome: settlement.outcome.clone(), at };
+            let (outcome, marks) = (settlement.outcome.clone(), settlement.marks.clone());
+            let landing = Landing { outcome, at, marks };
             self.flights.land(settlement.id, self.token, landing);
         }
         written
@@ -208,18 +289,17 @@ impl Ledger {
     /// What can be said of claims whose attempt broke off: nothing was sent
     /// before the commit, and nobody knows after it.
     async fn abandon(&self, claims: Vec<HeldClaim>, committed: bool) {
-        let ids = claims.iter().map(|held| held.claim.slot.id);
         if !committed {
-            return self.release(ids.collect()).await;
+            return self.release(claims.iter().map(|held| held.claim.slot.id).collect()).await;
         }
         let at = self.clock.now();
         let reply = Reply::new(451, "4.4.2 [IN-DOUBT] the attempt broke off; it may have been sent");
-        let doubt = |id| Settlement {
-            id,
+        let doubt = |held: HeldClaim| Settlement {
+            id: held.claim.slot.id,
             outcome: Outcome::InDoubt(reply.clone()),
             upstream: String::new(),
-            delivered: Vec::new(),
+            marks: held.marks,
         };
-        self.write_until_done(at, ids.map(doubt).collect(), Durability::Soon).await;
+        self.write_until_done(at, claims.into_iter().map(doubt).collect(), Durability::Soon).await;
     }
 }

@@ -1,15 +1,17 @@
 //! The message that is being decided on, and the claims and fates of its
 //! recipients.
 
-use crate::config::Scope;
+use crate::config::{Dedup, Scope};
 use crate::identity::{self, Key};
 use crate::journal::DecisionOutcome;
 use crate::message::{Content, Headers};
-use crate::smtp::envelope::Envelope;
+use crate::smtp::envelope::{Envelope, Recipient};
 use crate::smtp::reply::Reply;
-use crate::store::{Fingerprint, Record, Slot};
+use crate::store::record::recipient_mark;
+use crate::store::{Fingerprint, MAX_MARKS, Outcome, Record, Share, Slot};
 
 use super::Source;
+use super::flights::Landing;
 use super::held::Claim;
 use super::identify::Identity;
 use super::verdict::{Fate, Verdict};
@@ -39,6 +41,7 @@ impl Message {
             rule: identity.rule.unwrap_or_default().to_owned(),
             client: self.source.client.to_string(),
             fingerprint: *fingerprint,
+            marks: Vec::new(),
             message_id: self.headers.first("message-id").filter(|id| id.len() <= 998),
             date: self.headers.first("date").filter(|date| date.len() <= 100),
             size: self.content.len(),
@@ -49,7 +52,10 @@ impl Message {
         let recipients = self.envelope.recipients.iter().enumerate();
         match policy.scope {
             Scope::Message => {
-                vec![Claim { slot: slot(None), recipients: recipients.map(|(i, _)| i).collect() }]
+                let mark =
+                    |(i, recipient): (usize, &Recipient)| (i, recipient_mark(&recipient.path.identity()));
+                let (recipients, marks) = recipients.map(mark).unzip();
+                vec![Claim { slot: Slot { marks, ..slot(None) }, recipients }]
             }
             Scope::Recipient => recipients
                 .map(|(i, recipient)| Claim {
@@ -86,6 +92,44 @@ impl Message {
             Reply::new(452, "4.3.1 [QUOTA] this tenant has as many live claims as it may; try again later");
         let verdict = Verdict::fresh(DecisionOutcome::Rejected, reply);
         claim.recipients.iter().map(|index| self.fate(*index, verdict.clone())).collect()
+    }
+
+    /// The fates of a message whose recipients are more than one claim's record
+    /// can tell apart. They will be as many next time: the sender must know.
+    pub(super) fn too_many(&self, claim: &Claim) -> Vec<Fate> {
+        let text = format!(
+            "5.5.3 [QUOTA] one claim for a whole message covers at most {MAX_MARKS} recipients; use another key, \
+             or a claim for each recipient"
+        );
+        let verdict = Verdict::fresh(DecisionOutcome::Rejected, Reply::new(554, text));
+        claim.recipients.iter().map(|index| self.fate(*index, verdict.clone())).collect()
+    }
+
+    /// The fates of those who waited for a flight of their claim. One claim for
+    /// a whole message may have been held for some of its recipients alone:
+    /// what became of those says nothing of one who has it from an earlier
+    /// flight, or still lacks it.
+    pub(super) fn landed(
+        &self,
+        dedup: &Dedup,
+        claim: &Claim,
+        record: &Record,
+        landing: &Landing,
+        conflict: bool,
+    ) -> Vec<Fate> {
+        let succeeded = matches!(landing.outcome, Outcome::Accepted(_) | Outcome::InDoubt(_));
+        let own = |fate: &Fate| match (landing.marks.share(claim.mark(fate.index)?)?, succeeded) {
+            (Share::Delivered, false) => Some(Verdict::sent_earlier()),
+            (Share::Owed, true) => Some(Verdict::still_in_flight()),
+            _ => None,
+        };
+        let mut fates = self.known(claim, record, &Verdict::of_landing(dedup, landing, conflict));
+        for fate in &mut fates {
+            if let Some(verdict) = own(fate) {
+                fate.result = verdict;
+            }
+        }
+        fates
     }
 
     /// The fates of those whose claim is known already.

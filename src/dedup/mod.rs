@@ -225,7 +225,7 @@ impl Heart {
                     if let Some(record) = previous.as_deref().filter(|record| taken_over(&claim, record)) {
                         self.found_in_doubt(record);
                     }
-                    held.push(HeldClaim { claim, previous });
+                    held.push(HeldClaim::new(claim, previous));
                 }
                 Claimed::InFlight { record, conflict } => waiting.push((claim, record, conflict)),
                 Claimed::Settled { record, conflict } => {
@@ -236,6 +236,7 @@ impl Heart {
                     fates.extend(attempt.message.known(&claim, &record, &Verdict::conflict()));
                 }
                 Claimed::OverCap => fates.extend(attempt.message.over_cap(&claim)),
+                Claimed::TooMany => fates.extend(attempt.message.too_many(&claim)),
             }
         }
         let held = HeldClaims::new(self, token, held);
@@ -243,8 +244,10 @@ impl Heart {
         let wait = async {
             let mut fates = Vec::new();
             for (claim, record, conflict) in waiting {
-                let verdict = self.wait(dedup, &record, conflict, deadline).await;
-                fates.extend(attempt.message.known(&claim, &record, &verdict));
+                fates.extend(match self.wait(&record, deadline).await {
+                    Ok(landing) => attempt.message.landed(dedup, &claim, &record, &landing, conflict),
+                    Err(verdict) => attempt.message.known(&claim, &record, &verdict),
+                });
             }
             fates
         };
@@ -258,13 +261,8 @@ impl Heart {
     /// Waits for the flight of `record` and takes its outcome, whatever it is:
     /// a refusing or throttling upstream is not asked a second time. Where a
     /// newer attempt at the same e-mail has begun meanwhile, waits for that.
-    async fn wait(
-        &self,
-        dedup: &config::Dedup,
-        record: &Record,
-        conflict: bool,
-        deadline: Instant,
-    ) -> Verdict {
+    /// Without a landing, the verdict.
+    async fn wait(&self, record: &Record, deadline: Instant) -> Result<Landing, Verdict> {
         let mut holder = record.state.holder();
         while let Some(expected) = holder {
             let mut flight = self.flights.subscribe(record.id, expected);
@@ -273,21 +271,20 @@ impl Heart {
                 Ok(now) => now.filter(|now| now.fingerprint == record.fingerprint),
                 Err(fault) => {
                     tracing::warn!(%fault, "a record can't be read");
-                    return Verdict::fresh(DecisionOutcome::StoreFailure, store_reply());
+                    return Err(Verdict::fresh(DecisionOutcome::StoreFailure, store_reply()));
                 }
             };
             let Some(now) = now else { break };
             if let Some(landing) = landing_of(&now) {
-                return Verdict::of_landing(dedup, &landing, conflict);
+                return Ok(landing);
             }
             holder = now.state.holder();
             if holder == Some(expected) {
                 let landing = timeout_at(deadline, flight.landed()).await.ok().flatten();
-                let landed = |landing| Verdict::of_landing(dedup, &landing, conflict);
-                return landing.map_or_else(Verdict::still_in_flight, landed);
+                return landing.ok_or_else(Verdict::still_in_flight);
             }
         }
-        Verdict::still_in_flight()
+        Err(Verdict::still_in_flight())
     }
 }
 
@@ -300,7 +297,8 @@ fn taken_over(claim: &Claim, record: &Record) -> bool {
 fn landing_of(record: &Record) -> Option<Landing> {
     match &record.state {
         State::Settled(outcome) => {
-            Some(Landing { outcome: outcome.clone(), at: record.settled_at.unwrap_or(record.last_seen) })
+            let at = record.settled_at.unwrap_or(record.last_seen);
+            Some(Landing { outcome: outcome.clone(), at, marks: record.marks.clone() })
         }
         _ => None,
     }

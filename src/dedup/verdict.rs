@@ -8,6 +8,8 @@ use crate::store::{ClaimId, Outcome, Record, State};
 
 use super::flights::Landing;
 
+const PERHAPS_SENT: &str = "2.0.0 [IN-DOUBT] sent earlier, outcome unconfirmed";
+
 /// What became of one recipient.
 #[derive(Clone, Debug)]
 pub struct Fate {
@@ -111,14 +113,21 @@ impl Verdict {
                 ),
                 origin: Origin::RejectedDuplicate,
             },
-            (_, OnDuplicate::Accept) => Self::known(
-                duplicate_or(conflict),
-                Reply::new(250, "2.0.0 [IN-DOUBT] sent earlier, outcome unconfirmed"),
-            ),
+            (_, OnDuplicate::Accept) => Self::known(duplicate_or(conflict), Reply::new(250, PERHAPS_SENT)),
         }
     }
 
-    /// The flight did not land in time.
+    /// With one claim for a whole message: this recipient has it.
+    pub fn sent_earlier() -> Self {
+        Self::known(DecisionOutcome::Duplicate, Reply::new(250, "2.0.0 sent to this recipient earlier"))
+    }
+
+    /// With one claim for a whole message: this recipient may have it.
+    pub fn perhaps_sent_earlier() -> Self {
+        Self::known(DecisionOutcome::Duplicate, Reply::new(250, PERHAPS_SENT))
+    }
+
+    /// The flight did not land in time, or was not for this recipient.
     pub fn still_in_flight() -> Self {
         let text = "4.5.0 [IN-FLIGHT] another attempt to send this e-mail is under way; try again";
         Self::known(DecisionOutcome::InFlightTimeout, Reply::new(451, text))

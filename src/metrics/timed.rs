@@ -8,8 +8,8 @@ use tokio::time::Instant;
 use super::{Metrics, Operation};
 use crate::clock::Timestamp;
 use crate::store::{
-    Census, Change, ClaimId, ClaimRequest, Claimed, Count, Durability, Imported, Query, Record, Resolution,
-    Settlement, Store, StoreFault, Token,
+    Census, Change, ClaimId, ClaimRequest, Claimed, Commit, Count, Durability, Imported, Query, Record,
+    Resolution, Settlement, Store, StoreFault, Token,
 };
 
 /// Passes every call on and measures it.
@@ -44,8 +44,8 @@ impl Store for TimedStore {
         self.time(Operation::Claim, self.inner.claim(request)).await
     }
 
-    async fn commit(&self, token: Token, ids: Vec<ClaimId>, at: Timestamp) -> Result<(), StoreFault> {
-        self.time(Operation::Commit, self.inner.commit(token, ids, at)).await
+    async fn commit(&self, token: Token, commits: Vec<Commit>, at: Timestamp) -> Result<(), StoreFault> {
+        self.time(Operation::Commit, self.inner.commit(token, commits, at)).await
     }
 
     async fn settle(

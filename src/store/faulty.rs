@@ -9,8 +9,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use async_trait::async_trait;
 
 use super::{
-    Census, Change, ClaimId, ClaimRequest, Claimed, Count, Durability, Imported, Query, Record, Resolution,
-    Settlement, Store, StoreFault, Token,
+    Census, Change, ClaimId, ClaimRequest, Claimed, Commit, Count, Durability, Imported, Query, Record,
+    Resolution, Settlement, Store, StoreFault, Token,
 };
 use crate::clock::Timestamp;
 
@@ -129,8 +129,8 @@ impl Store for FaultyStore {
         Ok(if self.broken() { claimed.into_iter().map(new).collect() } else { claimed })
     }
 
-    async fn commit(&self, token: Token, ids: Vec<ClaimId>, at: Timestamp) -> Result<(), StoreFault> {
-        let result = self.run("commit", self.inner.commit(token, ids, at)).await;
+    async fn commit(&self, token: Token, commits: Vec<Commit>, at: Timestamp) -> Result<(), StoreFault> {
+        let result = self.run("commit", self.inner.commit(token, commits, at)).await;
         self.unfenced(result)
     }
 

@@ -22,6 +22,7 @@
 
 mod backend;
 mod census;
+mod ending;
 mod held;
 mod judge;
 mod listing;
@@ -36,15 +37,16 @@ use std::time::Duration;
 pub use backend::{Backend, IdRange};
 use census::Figures;
 pub use census::Progress;
+use ending::{end, standing};
 use held::{Held, HeldClaims, Under};
 use judge::{begin, judge};
 pub use listing::MAX_SCAN;
 use recent::Recent;
 
-use super::record::{MAX_ATTEMPTS, key_mark};
+use super::record::key_mark;
 use super::{
-    Attempt, ClaimId, ClaimRequest, Claimed, Outcome, Record, Settlement, Slot, State, StateName, StoreFault,
-    Token, counts,
+    ClaimId, ClaimRequest, Claimed, Commit, Marks, Outcome, Record, Settlement, Slot, State, StateName,
+    StoreFault, Token, counts,
 };
 use crate::clock::Timestamp;
 use crate::smtp::reply::Reply;
@@ -52,9 +54,6 @@ use crate::smtp::reply::Reply;
 /// How long after its lease a pending claim is still kept for a holder who may
 /// yet come back. Only then does a sweep forget it.
 const ABANDONED: Duration = Duration::from_secs(3600);
-
-/// Characters of a reply that an attempt keeps.
-const REPLY_CHARS: usize = 256;
 
 const TAKEN_OVER: &str =
     "4.4.2 [IN-DOUBT] another message took the key over before the upstream's answer; it may have been sent";
@@ -103,6 +102,9 @@ impl<B: Backend> Ledger<B> {
     }
 
     fn claim_slot(&mut self, request: &ClaimRequest, slot: &Slot) -> Result<Claimed, StoreFault> {
+        if Marks::default().overflow(&slot.marks) {
+            return Ok(Claimed::TooMany);
+        }
         if self.held.lapsed(&slot.id, request.at) {
             self.uncover(&slot.id);
         }
@@ -165,6 +167,10 @@ impl<B: Backend> Ledger<B> {
         previous: Option<Record>,
         under: Option<Under>,
     ) -> Claimed {
+        let goes_on = previous.as_ref().filter(|record| slot.continues(record));
+        if goes_on.is_some_and(|record| record.marks.overflow(&slot.marks)) {
+            return Claimed::TooMany;
+        }
         let record = begin(slot, request.token, request.at, request.lease_until, previous.as_ref());
         self.hold(record, under);
         Claimed::New { previous: previous.map(Box::new) }
@@ -198,13 +204,13 @@ impl<B: Backend> Ledger<B> {
 
     /// See [`super::Store::commit`]; the engine makes it durable. May be
     /// repeated: what the token holds as committing stays so.
-    pub fn commit(&mut self, token: Token, ids: &[ClaimId], at: Timestamp) -> Result<(), StoreFault> {
-        if !ids.iter().all(|id| self.held.is_held_by(id, token)) {
+    pub fn commit(&mut self, token: Token, commits: &[Commit], at: Timestamp) -> Result<(), StoreFault> {
+        if !commits.iter().all(|commit| self.held.is_held_by(&commit.id, token)) {
             return Err(StoreFault::Fenced);
         }
-        for id in ids {
-            let pending = self.held.is_pending(id, token);
-            if let Some(record) = self.held.commit(id, token, at) {
+        for commit in commits {
+            let pending = self.held.is_pending(&commit.id, token);
+            if let Some(record) = self.held.commit(commit, token, at) {
                 self.backend.put_open(record)?;
             }
             if pending {
@@ -245,14 +251,11 @@ impl<B: Backend> Ledger<B> {
         let record = &mut held.record;
         let before = record.state.clone();
         record.upstream.clone_from(&settlement.upstream);
-        for mark in &settlement.delivered {
-            if !record.delivered.contains(mark) {
-                record.delivered.push(*mark);
-            }
-        }
+        let marks = std::mem::replace(&mut record.marks, settlement.marks.clone());
         end(record, at, settlement.outcome.clone());
         if let Err(fault) = self.write_end(&held, before.name() == StateName::Committing) {
             held.record.state = before;
+            held.record.marks = marks;
             held.record.attempts.pop();
             held.record.attempt_count -= 1;
             self.lay(held);
@@ -268,7 +271,8 @@ impl<B: Backend> Ledger<B> {
             return Ok(false);
         }
         let record = self.backend.get(&settlement.id)?;
-        Ok(record.is_some_and(|record| record.state == State::Settled(settlement.outcome.clone())))
+        let settled = State::Settled(standing(&settlement.marks, settlement.outcome.clone()));
+        Ok(record.is_some_and(|record| record.state == settled && record.marks == settlement.marks))
     }
 
     /// Writes the end of a claim. The indexes before the record, the record
@@ -361,20 +365,6 @@ impl<B: Backend> Ledger<B> {
         self.held.bare(&record.id);
         Ok(())
     }
-}
-
-/// Ends the attempt that `record` stands for.
-fn end(record: &mut Record, at: Timestamp, outcome: Outcome) {
-    let reply = outcome.reply().to_string().chars().take(REPLY_CHARS).collect();
-    record.attempts.push(Attempt { at, reply });
-    let surplus = record.attempts.len().saturating_sub(MAX_ATTEMPTS);
-    record.attempts.drain(..surplus);
-    record.attempt_count += 1;
-    // Never earlier than before, whatever the clock did: what a start finds in
-    // a log is put in order by it.
-    record.settled_at = record.settled_at.max(Some(at));
-    record.expires = at.plus(record.window);
-    record.state = State::Settled(outcome);
 }
 
 /// An expired record is absent for every purpose, swept or not.

@@ -8,8 +8,8 @@ use async_trait::async_trait;
 
 use super::ledger::{Backend, IdRange, Ledger};
 use super::{
-    Census, Change, ClaimId, ClaimRequest, Claimed, Count, Durability, Imported, Query, Record, Resolution,
-    Settlement, Store, StoreFault, Tally, Token,
+    Census, Change, ClaimId, ClaimRequest, Claimed, Commit, Count, Durability, Imported, Query, Record,
+    Resolution, Settlement, Store, StoreFault, Tally, Token,
 };
 use crate::clock::Timestamp;
 
@@ -48,8 +48,8 @@ impl Store for MemoryStore {
         self.ledger().claim(&request)
     }
 
-    async fn commit(&self, token: Token, ids: Vec<ClaimId>, at: Timestamp) -> Result<(), StoreFault> {
-        self.ledger().commit(token, &ids, at)
+    async fn commit(&self, token: Token, commits: Vec<Commit>, at: Timestamp) -> Result<(), StoreFault> {
+        self.ledger().commit(token, &commits, at)
     }
 
     async fn settle(

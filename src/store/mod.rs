@@ -10,6 +10,7 @@ pub(crate) mod contract;
 pub mod counts;
 pub mod faulty;
 pub mod ledger;
+pub mod marks;
 pub mod memory;
 mod mend;
 mod query;
@@ -22,6 +23,7 @@ mod worker;
 
 use async_trait::async_trait;
 pub use counts::{Count, Tally};
+pub use marks::{MAX_MARKS, Marks, Share};
 pub use mend::{Change, Imported, Resolution};
 pub use query::{Census, Query, Selection};
 pub use record::{Attempt, ClaimId, Fingerprint, Outcome, Record, State, StateName, Suppression, Token};
@@ -67,6 +69,9 @@ pub struct Slot {
     pub rule: String,
     /// What the message means; another one under the same id is a conflict.
     pub fingerprint: Fingerprint,
+    /// With one claim for a whole message: the marks of all its recipients
+    /// ([`record::recipient_mark`]). Else empty.
+    pub marks: Vec<u64>,
     /// For the record.
     pub message_id: Option<String>,
     /// The Date field, for a resend.
@@ -87,13 +92,26 @@ impl Slot {
     pub fn is_same_mail(&self, record: &Record) -> bool {
         record.fingerprint == self.fingerprint || self.on_conflict == OnConflict::Suppress
     }
+
+    /// Whether what `record` says of single recipients holds for this message.
+    /// It does for another text, too: who has the first one does not get the
+    /// key's e-mail a second time, unless [`OnConflict::Relay`] asks for it.
+    pub fn continues(&self, record: &Record) -> bool {
+        record.fingerprint == self.fingerprint || self.on_conflict != OnConflict::Relay
+    }
+
+    /// Whether `record` says of any of its recipients that it lacks the message.
+    pub fn is_owed(&self, record: &Record) -> bool {
+        self.marks.iter().any(|mark| record.marks.owed.contains(mark))
+    }
 }
 
 /// The answer for one slot.
 #[derive(Clone, Debug)]
 pub enum Claimed {
     /// The claim is ours. `previous` is the record it replaces (deferred,
-    /// refused, in doubt, or taken over in a conflict).
+    /// refused, in doubt, taken over in a conflict, or accepted while some of
+    /// the message's recipients lack it).
     New {
         /// What was known of the id before.
         previous: Option<Box<Record>>,
@@ -120,6 +138,27 @@ pub enum Claimed {
     /// The id is new, and its tenant has as many live records as it may
     /// ([`ClaimRequest::tenant_cap`]). Nothing was claimed.
     OverCap,
+    /// The claim would be about more than [`MAX_MARKS`] recipients. Nothing was
+    /// claimed.
+    TooMany,
+}
+
+/// One claim at its commit point.
+#[derive(Clone, Debug)]
+pub struct Commit {
+    /// Which claim.
+    pub id: ClaimId,
+    /// What is to be known of the recipients should the outcome never be: those
+    /// whom the upstream refused already are owed it, those whom the last byte
+    /// is about are in doubt. Replaces what the record says.
+    pub marks: Marks,
+}
+
+impl From<ClaimId> for Commit {
+    /// The claim of a single recipient.
+    fn from(id: ClaimId) -> Self {
+        Self { id, marks: Marks::default() }
+    }
 }
 
 /// How a claim ended.
@@ -127,13 +166,14 @@ pub enum Claimed {
 pub struct Settlement {
     /// Which claim.
     pub id: ClaimId,
-    /// What the upstream finally answered.
+    /// What the upstream finally answered. The claim stays in doubt beside it
+    /// as long as `marks` has a doubt.
     pub outcome: Outcome,
     /// The upstream's address, for the record.
     pub upstream: String,
-    /// With one claim for a whole message: those of its recipients (by
-    /// [`record::recipient_mark`]) who have it, so that a retry spares them.
-    pub delivered: Vec<u64>,
+    /// With one claim for a whole message: what is known of its recipients from
+    /// now on. Replaces what the record says.
+    pub marks: Marks,
 }
 
 /// Whether a settlement is waited for until it is on stable storage.
@@ -189,7 +229,7 @@ pub trait Store: Send + Sync + 'static {
     /// Makes `pending` claims `committing`, and returns once that is on stable
     /// storage. [`StoreFault::Fenced`], and nothing written, unless the token
     /// holds all of them.
-    async fn commit(&self, token: Token, ids: Vec<ClaimId>, at: Timestamp) -> Result<(), StoreFault>;
+    async fn commit(&self, token: Token, commits: Vec<Commit>, at: Timestamp) -> Result<(), StoreFault>;
 
     /// Ends claims with their outcomes, each on its own merits. Those that the
     /// token does not hold any more are left alone, and the answer is then

@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use super::marks::Marks;
 use crate::clock::Timestamp;
 pub use crate::message::fingerprint::Fingerprint;
 use crate::smtp::reply::{Class, Reply};
@@ -271,8 +272,8 @@ pub struct Record {
     pub window: Duration,
     /// When it is forgotten; starts at settlement and does not slide.
     pub expires: Timestamp,
-    /// With one claim for a whole message, marks of the recipients who have it.
-    pub delivered: Vec<u64>,
+    /// With one claim for a whole message: what is known of its recipients.
+    pub marks: Marks,
     /// The last [`MAX_SUPPRESSED`] duplicates and conflicts.
     pub suppressed: Vec<Suppression>,
 }
@@ -312,7 +313,7 @@ pub(super) enum Touch {
     Conflict,
 }
 
-/// A short stand-in for a recipient in [`Record::delivered`].
+/// A short stand-in for a recipient in [`Record::marks`].
 pub fn recipient_mark(identity: &str) -> u64 {
     mark(identity)
 }

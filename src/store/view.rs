@@ -7,7 +7,9 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use serde::{Deserialize, Serialize};
 
 use super::record::unhex;
-use super::{Attempt, ClaimId, Fingerprint, Outcome, Record, State, StateName, Suppression, Token};
+use super::{
+    Attempt, ClaimId, Fingerprint, MAX_MARKS, Marks, Outcome, Record, State, StateName, Suppression, Token,
+};
 use crate::clock::Timestamp;
 use crate::escape;
 use crate::smtp::reply::Reply;
@@ -71,6 +73,12 @@ pub struct RecordView {
     /// each.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub delivered: Vec<String>,
+    /// The same of those who are known not to have it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub owed: Vec<String>,
+    /// The same of those of whom nobody knows.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub doubtful: Vec<String>,
     /// The last duplicates and conflicts that were answered from the record.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub suppressed: Vec<SuppressionView>,
@@ -154,7 +162,9 @@ impl From<&Record> for RecordView {
             attempt_count: Some(record.attempt_count).filter(|n| *n != record.attempts.len() as u64),
             settled_at: record.settled_at.map(Timestamp::to_rfc3339),
             window_ms: u64::try_from(record.window.as_millis()).unwrap_or(u64::MAX),
-            delivered: record.delivered.iter().map(|mark| format!("{mark:016x}")).collect(),
+            delivered: digits(&record.marks.delivered),
+            owed: digits(&record.marks.owed),
+            doubtful: digits(&record.marks.doubtful),
             suppressed: suppressed
                 .map(|s| SuppressionView { at: s.at.to_rfc3339(), client: s.client.clone() })
                 .collect(),
@@ -215,7 +225,7 @@ impl TryFrom<&RecordView> for Record {
             duplicates: view.duplicates,
             window: Duration::from_millis(view.window_ms),
             expires: time("expires", &view.expires)?,
-            delivered: view.delivered.iter().map(|text| mark(text)).collect::<Result<_, _>>()?,
+            marks: marks(view)?,
             suppressed: view.suppressed.iter().map(suppression).collect::<Result<_, String>>()?,
         })
     }
@@ -233,10 +243,32 @@ fn time(member: &str, text: &str) -> Result<Timestamp, String> {
     millis.map(Timestamp::from_millis).ok_or_else(|| wrong(member, text, form))
 }
 
-fn mark(text: &str) -> Result<u64, String> {
+fn digits(marks: &[u64]) -> Vec<String> {
+    marks.iter().map(|mark| format!("{mark:016x}")).collect()
+}
+
+/// A mark in two lists counts by the one that comes first.
+fn marks(view: &RecordView) -> Result<Marks, String> {
+    let list = |member: &str, texts: &[String]| {
+        texts.iter().map(|text| mark(member, text)).collect::<Result<Vec<u64>, _>>()
+    };
+    let marks = Marks {
+        delivered: list("delivered", &view.delivered)?,
+        owed: list("owed", &view.owed)?,
+        doubtful: list("doubtful", &view.doubtful)?,
+    };
+    match marks.len() {
+        0..=MAX_MARKS => Ok(marks),
+        many => Err(format!(
+            "delivered, owed and doubtful have {many} marks, and a record has at most {MAX_MARKS}"
+        )),
+    }
+}
+
+fn mark(member: &str, text: &str) -> Result<u64, String> {
     let digits = text.len() == 16 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
     let mark = u64::from_str_radix(text, 16).ok().filter(|_| digits);
-    mark.ok_or_else(|| wrong("delivered", text, "16 hex digits each"))
+    mark.ok_or_else(|| wrong(member, text, "16 hex digits each"))
 }
 
 fn state(view: &RecordView) -> Result<State, String> {

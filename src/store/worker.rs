@@ -28,8 +28,8 @@ use tokio::sync::oneshot;
 
 use super::ledger::{Backend, Ledger};
 use super::{
-    Census, Change, ClaimId, ClaimRequest, Claimed, Count, Durability, Imported, Query, Record, Resolution,
-    Settlement, Store, StoreFault, Token,
+    Census, Change, ClaimId, ClaimRequest, Claimed, Commit, Count, Durability, Imported, Query, Record,
+    Resolution, Settlement, Store, StoreFault, Token,
 };
 use crate::clock::Timestamp;
 use inbox::{Gone, Inbox, Urgency};
@@ -130,8 +130,8 @@ impl Store for Worker {
         self.call("claim", |answer| Request::Claim(request, answer)).await
     }
 
-    async fn commit(&self, token: Token, ids: Vec<ClaimId>, at: Timestamp) -> Result<(), StoreFault> {
-        self.call("commit", |answer| Request::Commit { token, ids, at, answer }).await
+    async fn commit(&self, token: Token, commits: Vec<Commit>, at: Timestamp) -> Result<(), StoreFault> {
+        self.call("commit", |answer| Request::Commit { token, commits, at, answer }).await
     }
 
     async fn settle(

@@ -46,9 +46,15 @@ impl Course {
 }
 
 impl Fate {
-    /// By the record that stands for the claim, if there is one.
-    pub(super) fn of(view: Option<&RecordView>, policy: &Dedup, fingerprint: &Fingerprint) -> Self {
-        let fate = Self::enforced(view, policy, fingerprint);
+    /// By the record that stands for the claim, if there is one. `marks` are
+    /// those of the recipients, where one claim covers them all.
+    pub(super) fn of(
+        view: Option<&RecordView>,
+        policy: &Dedup,
+        fingerprint: &Fingerprint,
+        marks: &[u64],
+    ) -> Self {
+        let fate = Self::enforced(view, policy, fingerprint, marks);
         match (policy.mode, fate.course) {
             (Mode::Enforce | Mode::Off, _) | (_, Course::Relayed) => fate,
             // Only written down.
@@ -60,7 +66,7 @@ impl Fate {
         }
     }
 
-    fn enforced(view: Option<&RecordView>, policy: &Dedup, fingerprint: &Fingerprint) -> Self {
+    fn enforced(view: Option<&RecordView>, policy: &Dedup, fingerprint: &Fingerprint, marks: &[u64]) -> Self {
         let relayed = |why: String| Self {
             course: Course::Relayed,
             text: format!("would be relayed: {why}"),
@@ -92,7 +98,11 @@ impl Fate {
         }
         let beside = if conflict { " (its content differs, and on_conflict is suppress)" } else { "" };
         let heard = heard(view, policy, conflict);
+        let owed = marks.iter().filter(|mark| view.owed.contains(&format!("{mark:016x}"))).count();
         match (view.state, policy.in_doubt) {
+            (StateName::Accepted, _) | (StateName::InDoubt, InDoubt::Suppress) if owed > 0 => {
+                relayed(format!("{}, but {owed} of its recipients lack it: it goes to them", described(view)))
+            }
             (StateName::InDoubt, InDoubt::Resend) => {
                 relayed(format!("{}, and in_doubt is resend", described(view)))
             }

@@ -9,7 +9,7 @@ use crate::smtp::reply::Reply;
 use crate::store::memory::MemoryStore;
 use crate::store::view::RecordView;
 use crate::store::{
-    ClaimId, ClaimRequest, Claimed, Durability, Fingerprint, Outcome, Settlement, Slot, Store, Token,
+    ClaimId, ClaimRequest, Claimed, Durability, Fingerprint, Marks, Outcome, Settlement, Slot, Store, Token,
 };
 use fate::Course;
 
@@ -31,6 +31,7 @@ fn request(attempt: u64, fingerprint: u8, policy: &Dedup) -> ClaimRequest {
         client: "192.0.2.1:1".into(),
         rule: String::new(),
         fingerprint: Fingerprint([fingerprint; 32]),
+        marks: vec![1, 2],
         message_id: None,
         date: None,
         size: 1,
@@ -62,7 +63,7 @@ const FIRSTS: [First; 7] = [
     First::Settled(Outcome::InDoubt),
 ];
 
-async fn after(first: First, policy: &Dedup) -> MemoryStore {
+async fn after(first: First, policy: &Dedup, marks: Marks) -> MemoryStore {
     let store = MemoryStore::new();
     let token = Token { owner: 1, attempt: 1 };
     if let First::None = first {
@@ -72,10 +73,10 @@ async fn after(first: First, policy: &Dedup) -> MemoryStore {
     if let First::Pending = first {
         return store;
     }
-    store.commit(token, vec![ID], NOW).await.unwrap();
+    store.commit(token, vec![ID.into()], NOW).await.unwrap();
     if let First::Settled(outcome) = first {
         let outcome = outcome(Reply::new(250, "2.0.0 ok"));
-        let settled = Settlement { id: ID, outcome, upstream: "a:25".into(), delivered: Vec::new() };
+        let settled = Settlement { id: ID, outcome, upstream: "a:25".into(), marks };
         store.settle(token, NOW, vec![settled], Durability::Now).await.unwrap();
     }
     store
@@ -90,25 +91,27 @@ fn course(claimed: &Claimed, policy: &Dedup) -> Course {
             ("in_doubt", InDoubt::Hold) => Course::Held,
             _ => Course::Suppressed,
         },
-        Claimed::OverCap => unreachable!("there is no cap"),
+        Claimed::OverCap | Claimed::TooMany => unreachable!("there is no cap"),
     }
 }
 
 #[tokio::test]
 async fn every_fate_is_the_one_that_the_store_decides() {
-    for first in FIRSTS {
+    for (first, owed) in FIRSTS.into_iter().flat_map(|first| [(first, false), (first, true)]) {
         for on_conflict in [OnConflict::Reject, OnConflict::Suppress, OnConflict::Relay] {
             for in_doubt in [InDoubt::Suppress, InDoubt::Resend, InDoubt::Hold] {
                 for fingerprint in [1, 2] {
                     let policy = Dedup { on_conflict, in_doubt, ..dedup() };
-                    let store = after(first, &policy).await;
+                    let marks =
+                        if owed { Marks { owed: vec![2], ..Marks::default() } } else { Marks::default() };
+                    let store = after(first, &policy, marks).await;
                     let view = store.get(ID, NOW).await.unwrap().as_ref().map(RecordView::from);
-                    let foreseen = Fate::of(view.as_ref(), &policy, &Fingerprint([fingerprint; 32]));
+                    let foreseen = Fate::of(view.as_ref(), &policy, &Fingerprint([fingerprint; 32]), &[1, 2]);
                     let claimed = store.claim(request(2, fingerprint, &policy)).await.unwrap();
                     let happened = course(&claimed[0], &policy);
                     assert_eq!(
                         foreseen.course, happened,
-                        "{first:?} {on_conflict:?} {in_doubt:?} {fingerprint}"
+                        "{first:?} {owed} {on_conflict:?} {in_doubt:?} {fingerprint}"
                     );
                 }
             }
@@ -119,9 +122,9 @@ async fn every_fate_is_the_one_that_the_store_decides() {
 #[tokio::test]
 async fn a_fate_tells_what_the_client_hears() {
     let policy = Dedup { on_duplicate: OnDuplicate::Reject, ..dedup() };
-    let store = after(First::Settled(Outcome::Accepted), &policy).await;
+    let store = after(First::Settled(Outcome::Accepted), &policy, Marks::default()).await;
     let view = store.get(ID, NOW).await.unwrap().as_ref().map(RecordView::from);
-    let fate = |policy: &Dedup, print: u8| Fate::of(view.as_ref(), policy, &Fingerprint([print; 32]));
+    let fate = |policy: &Dedup, print: u8| Fate::of(view.as_ref(), policy, &Fingerprint([print; 32]), &[]);
     let reply = fate(&policy, 1).reply.unwrap();
     assert_eq!(reply, "554 5.5.0 [DUPLICATE] accepted 2026-11-21T08:15:00.123Z: 2.0.0 ok");
     assert_eq!(fate(&dedup(), 1).text, "would be suppressed: accepted 2026-11-21T08:15:00.123Z by a:25");

@@ -14,8 +14,9 @@ use crate::store::memory::MemoryStore;
 use crate::store::search::StateName;
 use crate::store::view::RecordView;
 use crate::store::{
-    Attempt, Census, Change, ClaimId, ClaimRequest, Claimed, Count, Durability, Fingerprint, Imported,
-    Outcome, Query, Record, Resolution, Selection, Settlement, State, Store, StoreFault, Suppression, Token,
+    Attempt, Census, Change, ClaimId, ClaimRequest, Claimed, Commit, Count, Durability, Fingerprint,
+    Imported, Marks, Outcome, Query, Record, Resolution, Selection, Settlement, State, Store, StoreFault,
+    Suppression, Token,
 };
 
 const NOW: Timestamp = Timestamp::from_millis(1_795_248_900_123);
@@ -29,7 +30,7 @@ impl Store for Shelf {
         Err(StoreFault::Fenced)
     }
 
-    async fn commit(&self, _: Token, _: Vec<ClaimId>, _: Timestamp) -> Result<(), StoreFault> {
+    async fn commit(&self, _: Token, _: Vec<Commit>, _: Timestamp) -> Result<(), StoreFault> {
         Err(StoreFault::Fenced)
     }
 
@@ -122,7 +123,7 @@ fn record(number: u8, key: &str, recipient: &str, state: State) -> Record {
         duplicates: 31,
         window: Duration::from_secs(3600),
         expires: seen.plus(Duration::from_secs(3600)),
-        delivered: Vec::new(),
+        marks: Marks::default(),
         suppressed: Vec::new(),
     }
 }
@@ -362,7 +363,7 @@ fn settled_shelf() -> Shelf {
     odd.date = Some("Sat, 21 Nov 2026 08:15:00 +0000".into());
     odd.attempt_count = 40;
     odd.settled_at = None;
-    odd.delivered = vec![1, u64::MAX];
+    odd.marks = Marks { delivered: vec![1, u64::MAX], owed: vec![2], doubtful: vec![3] };
     odd.suppressed = vec![Suppression { at: NOW, client: "[::1]:25".into() }];
     shelf.0.push(odd);
     shelf

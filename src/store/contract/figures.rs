@@ -17,8 +17,8 @@ pub(crate) async fn the_census_follows_every_change(engine: &dyn Engine) {
     assert_eq!(counted(&*store).await, zero());
     assert!(is_new(&claim(&*store, 1, at(0), slot(1)).await));
     assert_eq!(counted(&*store).await, Census { pending: 1, ..zero() });
-    store.commit(token(1), vec![id(1)], at(0)).await.unwrap();
-    store.commit(token(1), vec![id(1)], at(0)).await.unwrap();
+    store.commit(token(1), vec![id(1).into()], at(0)).await.unwrap();
+    store.commit(token(1), vec![id(1).into()], at(0)).await.unwrap();
     assert_eq!(counted(&*store).await, Census { committing: 1, ..zero() });
     settle(&*store, 1, at(0), 1, deferred()).await.unwrap();
     assert_eq!(counted(&*store).await, Census { deferred: 1, ..zero() });
@@ -41,7 +41,7 @@ pub(crate) async fn the_census_follows_every_change(engine: &dyn Engine) {
     assert_eq!(counted(&*store).await, Census { accepted: 2, refused: 1, ..zero() });
     // Taken over while it may have been sent, then abandoned.
     assert!(is_new(&claim(&*store, 5, at(4), slot(4)).await));
-    store.commit(token(5), vec![id(4)], at(4)).await.unwrap();
+    store.commit(token(5), vec![id(4).into()], at(4)).await.unwrap();
     let other = Slot { fingerprint: Fingerprint([2; 32]), on_conflict: OnConflict::Relay, ..slot(4) };
     assert!(is_new(&claim(&*store, 6, at(5), other).await));
     assert_eq!(counted(&*store).await, Census { accepted: 2, refused: 1, pending: 1, ..zero() });

@@ -35,7 +35,7 @@ pub(crate) async fn committing_is_in_doubt_after_a_restart(engine: &dyn Engine) 
     }
     let (store, _) = engine.open(at(0)).await;
     assert!(is_new(&claim(&*store, 1, at(0), slot(1)).await));
-    store.commit(token(1), vec![id(1)], at(0)).await.unwrap();
+    store.commit(token(1), vec![id(1).into()], at(0)).await.unwrap();
     store.close().await.unwrap();
 
     let (store, doubtful) = engine.open(at(100)).await;
@@ -125,7 +125,7 @@ pub(crate) async fn figures_and_keys_are_found_again(engine: &dyn Engine) {
         send(&*store, 1, at(0), slot(number), accepted()).await;
     }
     assert!(is_new(&claim(&*store, 2, at(0), slot(4)).await));
-    store.commit(token(2), vec![id(4)], at(0)).await.unwrap();
+    store.commit(token(2), vec![id(4).into()], at(0)).await.unwrap();
     let tally = Tally { relayed: 3, ..Tally::default() };
     let count = Count { hour: 7, tenant: "shop".into(), rule: String::new(), tally };
     store.count(vec![count.clone()]).await.unwrap();

@@ -2,10 +2,10 @@
 
 use super::{
     Claimed, Engine, Outcome, WINDOW, accepted, at, claim, deferred, id, in_doubt, is_new, previous, refused,
-    request, send, settle, settled, settlement, slot, token,
+    request, send, settle, settled, slot, token,
 };
 use crate::smtp::reply::Reply;
-use crate::store::{Durability, Fingerprint, Query, State, StoreFault};
+use crate::store::{Fingerprint, Query, State, StoreFault};
 
 pub(crate) async fn an_accepted_claim_answers_later_attempts(engine: &dyn Engine) {
     let (store, _) = engine.open(at(0)).await;
@@ -24,7 +24,7 @@ pub(crate) async fn a_deferred_or_refused_claim_may_be_taken_again(engine: &dyn 
     let other = super::Slot { fingerprint: Fingerprint([2; 32]), ..slot(1) };
     let before = previous(claim(&*store, 2, at(1), other).await).unwrap();
     assert_eq!(before.state, State::Settled(deferred()));
-    store.commit(token(2), vec![id(1)], at(1)).await.unwrap();
+    store.commit(token(2), vec![id(1).into()], at(1)).await.unwrap();
     settle(&*store, 2, at(2), 1, refused()).await.unwrap();
     let before = previous(claim(&*store, 3, at(3), slot(1)).await).unwrap();
     assert_eq!(before.state, State::Settled(refused()));
@@ -60,7 +60,7 @@ pub(crate) async fn an_expired_claim_is_absent_swept_or_not(engine: &dyn Engine)
     assert_eq!((record.first_seen, record.attempt_count, record.duplicates), (end, 0, 0));
     // What is being sent must not vanish under its holder.
     store.sweep(end, 10).await.unwrap();
-    store.commit(token(3), vec![id(1)], end).await.unwrap();
+    store.commit(token(3), vec![id(1).into()], end).await.unwrap();
     let later = end.plus(WINDOW).plus(WINDOW);
     store.sweep(later, 10).await.unwrap();
     assert!(store.get(id(1), later).await.unwrap().is_some());
@@ -72,7 +72,7 @@ pub(crate) async fn an_expired_claim_is_absent_swept_or_not(engine: &dyn Engine)
 pub(crate) async fn the_window_starts_at_the_settlement_and_does_not_slide(engine: &dyn Engine) {
     let (store, _) = engine.open(at(0)).await;
     assert!(is_new(&claim(&*store, 1, at(0), slot(1)).await));
-    store.commit(token(1), vec![id(1)], at(0)).await.unwrap();
+    store.commit(token(1), vec![id(1).into()], at(0)).await.unwrap();
     settle(&*store, 1, at(500), 1, in_doubt()).await.unwrap();
     let longer = super::Slot { window: WINDOW * 9, ..slot(1) };
     let (record, _) = settled(claim(&*store, 2, at(1000), longer).await);
@@ -91,7 +91,7 @@ pub(crate) async fn release_restores_the_earlier_record(engine: &dyn Engine) {
     assert!(is_new(&claim(&*store, 3, at(2), slot(1)).await));
     store.release(token(3), vec![id(1)]).await.unwrap();
     assert_eq!(store.get(id(1), at(2)).await.unwrap(), before);
-    assert_eq!(store.commit(token(3), vec![id(1)], at(2)).await, Err(StoreFault::Fenced));
+    assert_eq!(store.commit(token(3), vec![id(1).into()], at(2)).await, Err(StoreFault::Fenced));
     store.close().await.unwrap();
 }
 
@@ -100,7 +100,7 @@ pub(crate) async fn release_leaves_alone_what_is_not_held_pending(engine: &dyn E
     assert!(is_new(&claim(&*store, 1, at(0), slot(1)).await));
     store.release(token(2), vec![id(1), id(2)]).await.unwrap();
     assert!(matches!(claim(&*store, 2, at(0), slot(1)).await, Claimed::InFlight { .. }));
-    store.commit(token(1), vec![id(1)], at(0)).await.unwrap();
+    store.commit(token(1), vec![id(1).into()], at(0)).await.unwrap();
     store.release(token(1), vec![id(1)]).await.unwrap();
     assert!(matches!(claim(&*store, 2, at(0), slot(1)).await, Claimed::InFlight { .. }));
     settle(&*store, 1, at(1), 1, accepted()).await.unwrap();
@@ -144,25 +144,6 @@ pub(crate) async fn a_settlement_may_be_repeated(engine: &dyn Engine) {
     assert_eq!(store.get(id(1), at(1)).await.unwrap(), before);
     assert_eq!(settle(&*store, 1, at(1), 1, refused()).await, Err(StoreFault::Fenced));
     assert_eq!(settle(&*store, 2, at(1), 1, accepted()).await, Err(StoreFault::Fenced));
-    store.close().await.unwrap();
-}
-
-pub(crate) async fn delivered_marks_are_kept_while_the_message_is_the_same(engine: &dyn Engine) {
-    let (store, _) = engine.open(at(0)).await;
-    let marks = |number, delivered: &[u64]| super::Settlement {
-        delivered: delivered.to_vec(),
-        ..settlement(number, deferred())
-    };
-    for attempt in [1, 2] {
-        assert!(is_new(&claim(&*store, attempt, at(attempt), slot(1)).await));
-        let settled = vec![marks(1, &[10, 10 + attempt])];
-        store.settle(token(attempt), at(attempt), settled, Durability::Now).await.unwrap();
-    }
-    let record = store.get(id(1), at(2)).await.unwrap().unwrap();
-    assert_eq!(record.delivered, [10, 11, 12]);
-    let other = super::Slot { fingerprint: Fingerprint([2; 32]), ..slot(1) };
-    assert!(is_new(&claim(&*store, 3, at(3), other).await));
-    assert!(store.get(id(1), at(3)).await.unwrap().unwrap().delivered.is_empty());
     store.close().await.unwrap();
 }
 
@@ -214,7 +195,7 @@ pub(crate) async fn those_suppressed_are_noted(engine: &dyn Engine) {
     claim(&*store, 2, at(1), from("waiting")).await;
     let other = super::Slot { fingerprint: Fingerprint([2; 32]), ..from("other") };
     claim(&*store, 3, at(2), other).await;
-    store.commit(token(1), vec![id(1)], at(2)).await.unwrap();
+    store.commit(token(1), vec![id(1).into()], at(2)).await.unwrap();
     settle(&*store, 1, at(3), 1, accepted()).await.unwrap();
     let (record, _) = settled(claim(&*store, 4, at(4), from("later")).await);
     let noted: Vec<_> = record.suppressed.iter().map(|s| (s.at, s.client.as_str())).collect();

@@ -47,7 +47,7 @@ pub(crate) async fn what_is_in_flight_is_not_forgotten(engine: &dyn Engine) {
     let late = at(1).plus(LEASE);
     assert_eq!(done(store.forget(id(1), late).await.unwrap()).state, State::Settled(deferred()));
     assert!(is_new(&claim(&*store, 3, late, slot(1)).await));
-    store.commit(token(3), vec![id(1)], late).await.unwrap();
+    store.commit(token(3), vec![id(1).into()], late).await.unwrap();
     let change = store.forget(id(1), late.plus(WINDOW)).await.unwrap();
     assert!(matches!(change, Change::Refused(record) if matches!(record.state, State::Committing { .. })));
     settle(&*store, 3, late, 1, accepted()).await.unwrap();
@@ -87,7 +87,7 @@ pub(crate) async fn only_a_doubt_is_resolved(engine: &dyn Engine) {
     }
     assert!(is_new(&claim(&*store, 4, at(0), slot(4)).await));
     assert!(is_new(&claim(&*store, 5, at(0), slot(5)).await));
-    store.commit(token(5), vec![id(5)], at(0)).await.unwrap();
+    store.commit(token(5), vec![id(5).into()], at(0)).await.unwrap();
     for number in 1..=5 {
         let before = store.get(id(number), at(0)).await.unwrap().unwrap();
         let change = store.resolve(id(number), Resolution::NotSent, at(0)).await.unwrap();
@@ -136,7 +136,7 @@ pub(crate) async fn an_import_takes_nothing_that_is_no_outcome(engine: &dyn Engi
         assert!(is_new(&claim(&*store, 1, at(0), slot(number)).await));
     }
     let pending = record(&*store, 1).await;
-    store.commit(token(1), vec![id(2), id(3)], at(0)).await.unwrap();
+    store.commit(token(1), vec![id(2).into(), id(3).into()], at(0)).await.unwrap();
     let (committing, held) = (record(&*store, 2).await, record(&*store, 3).await);
     settle(&*store, 1, at(0), 4, accepted()).await.unwrap();
     let expired = Record { expires: at(5), ..record(&*store, 4).await };

@@ -6,6 +6,7 @@
 pub(crate) mod figures;
 pub(crate) mod lasting;
 pub(crate) mod life;
+pub(crate) mod marks;
 pub(crate) mod mend;
 pub(crate) mod policy;
 pub(crate) mod races;
@@ -16,8 +17,8 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 
 use super::{
-    Census, ClaimId, ClaimRequest, Claimed, Durability, Fingerprint, Outcome, Query, Record, Selection,
-    Settlement, Slot, Store, StoreFault, Token,
+    Census, ClaimId, ClaimRequest, Claimed, Durability, Fingerprint, Marks, Outcome, Query, Record,
+    Selection, Settlement, Slot, Store, StoreFault, Token,
 };
 use crate::clock::Timestamp;
 use crate::config::{InDoubt, OnConflict};
@@ -57,7 +58,12 @@ macro_rules! contract_suite {
             life::attempts_are_kept_cut_and_counted,
             life::each_slot_is_judged_on_its_own,
             life::a_settlement_may_be_repeated,
-            life::delivered_marks_are_kept_while_the_message_is_the_same,
+            marks::marks_are_kept_unless_another_text_takes_over,
+            marks::one_who_is_owed_it_makes_the_claim_new,
+            marks::a_doubt_about_one_outlasts_what_comes_of_another,
+            marks::a_commit_tells_who_is_in_doubt_after_a_crash,
+            marks::a_doubt_is_resolved_for_those_it_is_about,
+            marks::more_recipients_than_can_be_told_apart_are_not_claimed,
             life::a_sweep_takes_only_what_is_due,
             life::lists_come_in_pages,
             policy::a_lapsed_lease_is_taken_over_and_fenced,
@@ -133,6 +139,7 @@ pub(crate) fn slot(number: u8) -> Slot {
         client: "192.0.2.1:40000".into(),
         rule: String::new(),
         fingerprint: Fingerprint([1; 32]),
+        marks: Vec::new(),
         message_id: Some("<first@example.com>".into()),
         date: Some("Sat, 21 Nov 2026 08:15:00 +0000".into()),
         size: 1234,
@@ -167,7 +174,7 @@ pub(crate) fn in_doubt() -> Outcome {
 }
 
 pub(crate) fn settlement(number: u8, outcome: Outcome) -> Settlement {
-    Settlement { id: id(number), outcome, upstream: "mx.example.net:25".into(), delivered: Vec::new() }
+    Settlement { id: id(number), outcome, upstream: "mx.example.net:25".into(), marks: Marks::default() }
 }
 
 pub(crate) async fn settle(
@@ -184,7 +191,7 @@ pub(crate) async fn settle(
 pub(crate) async fn send(store: &dyn Store, attempt: u64, now: Timestamp, slot: Slot, outcome: Outcome) {
     let number = slot.id.0[0];
     assert!(is_new(&claim(store, attempt, now, slot).await));
-    store.commit(token(attempt), vec![id(number)], now).await.unwrap();
+    store.commit(token(attempt), vec![id(number).into()], now).await.unwrap();
     settle(store, attempt, now, number, outcome).await.unwrap();
 }
 

@@ -20,10 +20,10 @@ pub(crate) async fn a_lapsed_lease_is_taken_over_and_fenced(engine: &dyn Engine)
     assert!(is_new(&claim(&*store, 1, at(0), slot(1)).await));
     assert!(matches!(claim(&*store, 2, at(59), slot(1)).await, Claimed::InFlight { .. }));
     assert!(is_new(&claim(&*store, 3, at(0).plus(LEASE), slot(1)).await));
-    assert_eq!(store.commit(token(1), vec![id(1)], at(61)).await, Err(StoreFault::Fenced));
+    assert_eq!(store.commit(token(1), vec![id(1).into()], at(61)).await, Err(StoreFault::Fenced));
     assert_eq!(settle(&*store, 1, at(61), 1, accepted()).await, Err(StoreFault::Fenced));
     store.release(token(1), vec![id(1)]).await.unwrap();
-    store.commit(token(3), vec![id(1)], at(61)).await.unwrap();
+    store.commit(token(3), vec![id(1).into()], at(61)).await.unwrap();
     settle(&*store, 3, at(62), 1, accepted()).await.unwrap();
     assert_eq!(settle(&*store, 1, at(63), 1, accepted()).await, Err(StoreFault::Fenced));
     store.close().await.unwrap();
@@ -32,10 +32,10 @@ pub(crate) async fn a_lapsed_lease_is_taken_over_and_fenced(engine: &dyn Engine)
 pub(crate) async fn a_commit_outlives_its_lease(engine: &dyn Engine) {
     let (store, _) = engine.open(at(0)).await;
     assert!(is_new(&claim(&*store, 1, at(0), slot(1)).await));
-    store.commit(token(1), vec![id(1)], at(1)).await.unwrap();
+    store.commit(token(1), vec![id(1).into()], at(1)).await.unwrap();
     // May be repeated by its holder, and is nobody else's.
-    store.commit(token(1), vec![id(1)], at(2)).await.unwrap();
-    assert_eq!(store.commit(token(2), vec![id(1)], at(2)).await, Err(StoreFault::Fenced));
+    store.commit(token(1), vec![id(1).into()], at(2)).await.unwrap();
+    assert_eq!(store.commit(token(2), vec![id(1).into()], at(2)).await, Err(StoreFault::Fenced));
     assert!(matches!(claim(&*store, 2, at(9_999_999), slot(1)).await, Claimed::InFlight { .. }));
     settle(&*store, 1, at(9_999_999), 1, accepted()).await.unwrap();
     store.close().await.unwrap();
@@ -45,7 +45,7 @@ pub(crate) async fn one_lost_claim_fences_a_commit_but_not_the_outcome_of_the_ot
     let (store, _) = engine.open(at(0)).await;
     store.claim(request(1, at(0), vec![slot(1), slot(2)])).await.unwrap();
     assert!(is_new(&claim(&*store, 2, at(99), slot(2)).await));
-    let both = vec![id(1), id(2)];
+    let both = vec![id(1).into(), id(2).into()];
     assert_eq!(store.commit(token(1), both, at(99)).await, Err(StoreFault::Fenced));
     let record = store.get(id(1), at(99)).await.unwrap().unwrap();
     assert!(matches!(record.state, State::Pending { .. }));
@@ -60,7 +60,7 @@ pub(crate) async fn one_lost_claim_fences_a_commit_but_not_the_outcome_of_the_ot
 
 pub(crate) async fn a_token_that_never_claimed_is_fenced(engine: &dyn Engine) {
     let (store, _) = engine.open(at(0)).await;
-    assert_eq!(store.commit(token(1), vec![id(1)], at(0)).await, Err(StoreFault::Fenced));
+    assert_eq!(store.commit(token(1), vec![id(1).into()], at(0)).await, Err(StoreFault::Fenced));
     assert_eq!(settle(&*store, 1, at(0), 1, accepted()).await, Err(StoreFault::Fenced));
     assert_eq!(store.get(id(1), at(0)).await.unwrap(), None);
     store.close().await.unwrap();
@@ -91,7 +91,7 @@ pub(crate) async fn a_conflict_in_flight_can_be_taken_over(engine: &dyn Engine) 
     assert!(matches!(claim(&*store, 2, at(0), other(OnConflict::Reject)).await, Claimed::Conflict { .. }));
     let suppressed = claim(&*store, 2, at(0), other(OnConflict::Suppress)).await;
     assert!(matches!(suppressed, Claimed::InFlight { conflict: true, .. }));
-    store.commit(token(1), vec![id(1)], at(0)).await.unwrap();
+    store.commit(token(1), vec![id(1).into()], at(0)).await.unwrap();
     assert!(is_new(&claim(&*store, 3, at(1), other(OnConflict::Relay)).await));
     assert_eq!(settle(&*store, 1, at(1), 1, accepted()).await, Err(StoreFault::Fenced));
     // Given up, it leaves a doubt, not a flight without a pilot.
@@ -132,6 +132,6 @@ pub(crate) async fn a_lapsed_resend_uncovers_the_doubt(engine: &dyn Engine) {
     send(&*store, 1, at(0), slot(1), in_doubt()).await;
     assert!(is_new(&claim(&*store, 2, at(1), resend("<two@example.com>")).await));
     settled(claim(&*store, 3, at(500), slot(1)).await);
-    assert_eq!(store.commit(token(2), vec![id(1)], at(500)).await, Err(StoreFault::Fenced));
+    assert_eq!(store.commit(token(2), vec![id(1).into()], at(500)).await, Err(StoreFault::Fenced));
     store.close().await.unwrap();
 }

@@ -49,7 +49,7 @@ pub(crate) async fn overlapping_messages_neither_deadlock_nor_share_a_recipient(
     }
     assert_eq!(holders.len(), 20);
     for (number, attempt) in holders {
-        store.commit(token(attempt), vec![id(number)], at(1)).await.unwrap();
+        store.commit(token(attempt), vec![id(number).into()], at(1)).await.unwrap();
     }
     store.close().await.unwrap();
 }
@@ -71,7 +71,7 @@ pub(crate) async fn duplicates_are_counted_without_loss(engine: &dyn Engine) {
         }
     };
     duplicates(10).await;
-    store.commit(token(0), vec![id(1)], at(0)).await.unwrap();
+    store.commit(token(0), vec![id(1).into()], at(0)).await.unwrap();
     duplicates(20).await;
     settle(&*store, 0, at(1), 1, accepted()).await.unwrap();
     duplicates(30).await;

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 
 use super::super::record::key_mark;
-use super::super::{ClaimId, Record, State, StateName, Token};
+use super::super::{ClaimId, Commit, Record, State, StateName, Token};
 use super::backend::IdRange;
 use crate::clock::Timestamp;
 
@@ -89,12 +89,13 @@ impl HeldClaims {
         self.claims.get_mut(id)
     }
 
-    /// Makes the claim on `id` committing; answers its record as it is now.
-    pub(super) fn commit(&mut self, id: &ClaimId, token: Token, at: Timestamp) -> Option<&Record> {
-        let record = &mut self.claims.get_mut(id)?.record;
+    /// Makes a claim committing; answers its record as it is now.
+    pub(super) fn commit(&mut self, commit: &Commit, token: Token, at: Timestamp) -> Option<&Record> {
+        let record = &mut self.claims.get_mut(&commit.id)?.record;
         if let Some((until, _)) = lease(record) {
-            self.leases.remove(&(until, *id));
+            self.leases.remove(&(until, commit.id));
         }
+        record.marks.clone_from(&commit.marks);
         record.state = State::Committing { holder: token };
         record.last_seen = record.last_seen.max(at);
         Some(record)

@@ -1,7 +1,7 @@
 //! The decisions about one slot, as functions of values.
 
 use super::super::record::Touch;
-use super::super::{Claimed, Outcome, Record, Slot, State, Token};
+use super::super::{Claimed, Marks, Outcome, Record, Slot, State, Token};
 use crate::clock::Timestamp;
 use crate::config::{InDoubt, OnConflict};
 
@@ -53,6 +53,11 @@ pub(super) fn judge(record: &Record, slot: &Slot, token: Token) -> Verdict {
     }
     match record.state {
         State::Settled(Outcome::InDoubt(_)) if slot.in_doubt == InDoubt::Resend => Verdict::New,
+        // An operator is to look at it first, whomever it is about.
+        State::Settled(Outcome::InDoubt(_)) if slot.in_doubt == InDoubt::Hold => {
+            Verdict::Settled { conflict }
+        }
+        State::Settled(_) if slot.is_owed(record) => Verdict::New,
         State::Settled(_) => Verdict::Settled { conflict },
         State::Pending { .. } | State::Committing { .. } => Verdict::InFlight { conflict },
     }
@@ -68,7 +73,6 @@ pub(super) fn begin(
 ) -> Record {
     let fresh = fresh(slot, token, at, lease_until);
     let Some(previous) = previous else { return fresh };
-    let same = slot.is_same_mail(previous);
     let (message_id, date) = match previous.names_for(slot) {
         Some((message_id, date)) => (Some(message_id.to_owned()), date.map(str::to_owned)),
         None => (fresh.message_id, fresh.date),
@@ -76,7 +80,7 @@ pub(super) fn begin(
     Record {
         message_id,
         date,
-        delivered: if same { previous.delivered.clone() } else { Vec::new() },
+        marks: if slot.continues(previous) { previous.marks.clone() } else { Marks::default() },
         upstream: previous.upstream.clone(),
         attempts: previous.attempts.clone(),
         attempt_count: previous.attempt_count,
@@ -111,7 +115,7 @@ fn fresh(slot: &Slot, token: Token, at: Timestamp, lease_until: Timestamp) -> Re
         duplicates: 0,
         window: slot.window,
         expires: at.plus(slot.window),
-        delivered: Vec::new(),
+        marks: Marks::default(),
         suppressed: Vec::new(),
     }
 }

@@ -4,7 +4,9 @@
 //! log still speaks of an earlier state, which a start would bring back.
 
 use super::super::record::{MAX_ATTEMPTS, MAX_SUPPRESSED, key_mark};
-use super::super::{Attempt, Change, ClaimId, Imported, Outcome, Record, Resolution, State, StoreFault};
+use super::super::{
+    Attempt, Change, ClaimId, Imported, Outcome, Record, Resolution, Share, State, StoreFault,
+};
 use super::held::Under;
 use super::{Backend, Ledger, end, expired};
 use crate::clock::Timestamp;
@@ -99,16 +101,17 @@ impl<B: Backend> Ledger<B> {
 
 /// Notes what an operator found out. The expiry stays as it is.
 fn resolve(record: &mut Record, as_: Resolution, at: Timestamp) {
-    let (outcome, note) = match as_ {
+    let (outcome, note, share) = match as_ {
         Resolution::Sent => {
             let reply = Reply::new(250, "2.0.0 sent earlier, confirmed by an operator");
-            (Outcome::Accepted(reply), "resolved as sent by an operator")
+            (Outcome::Accepted(reply), "resolved as sent by an operator", Share::Delivered)
         }
         Resolution::NotSent => {
             let reply = Reply::new(451, "4.4.2 not sent, as an operator found out");
-            (Outcome::Deferred(reply), "resolved as not sent by an operator")
+            (Outcome::Deferred(reply), "resolved as not sent by an operator", Share::Owed)
         }
     };
+    record.marks.resolve(share);
     record.state = State::Settled(outcome);
     record.settled_at = record.settled_at.max(Some(at));
     record.attempts.push(Attempt { at, reply: note.to_owned() });

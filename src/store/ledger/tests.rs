@@ -119,7 +119,7 @@ fn live(ledger: &mut Ledger<Dying>, known: &mut Known) -> Result<(), StoreFault>
     for (attempt, outcome) in [(1, deferred()), (2, in_doubt()), (3, refused()), (4, accepted())] {
         ledger.claim(&request(attempt, at(attempt), vec![resend.clone()]))?;
         *known = Known::Anything;
-        ledger.commit(token(attempt), &[id(1)], at(attempt))?;
+        ledger.commit(token(attempt), &[id(1).into()], at(attempt))?;
         ledger.settle(token(attempt), at(attempt), &[settlement(1, outcome.clone())])?;
         *known = Known::Exactly(Some(outcome));
         ledger.count_some(10)?;
@@ -215,7 +215,7 @@ fn a_doubt_over_an_expired_record_is_found() {
     }
     let late = at(10_000_000);
     ledger.claim(&request(3, late, vec![slot(1)])).unwrap();
-    ledger.commit(token(3), &[id(1)], late).unwrap();
+    ledger.commit(token(3), &[id(1).into()], late).unwrap();
     let mut ledger = Ledger::new(ledger.backend);
     assert_eq!(ledger.recover(late).unwrap().len(), 1);
 }
@@ -224,7 +224,7 @@ fn a_doubt_over_an_expired_record_is_found() {
 fn a_claim_that_meets_a_fault_claims_nothing() {
     let mut ledger = Ledger::new(Dying { map: MapBackend::default(), left: Cell::new(usize::MAX) });
     ledger.claim(&request(1, at(0), vec![slot(2)])).unwrap();
-    ledger.commit(token(1), &[id(2)], at(0)).unwrap();
+    ledger.commit(token(1), &[id(2).into()], at(0)).unwrap();
     ledger.settle(token(1), at(0), &[settlement(2, accepted())]).unwrap();
     ledger.backend.left.set(0);
     // The duplicate can't be counted.
@@ -238,7 +238,7 @@ fn an_abandoned_claim_is_forgotten_in_the_end() {
     ledger.claim(&request(1, at(0), vec![slot(1)])).unwrap();
     assert_eq!(ledger.sweep(at(120), 10).unwrap(), 0, "its holder may yet come back");
     assert_eq!(ledger.sweep(at(60 + 3600), 10).unwrap(), 1);
-    assert_eq!(ledger.commit(token(1), &[id(1)], at(9999)), Err(StoreFault::Fenced));
+    assert_eq!(ledger.commit(token(1), &[id(1).into()], at(9999)), Err(StoreFault::Fenced));
 }
 
 #[test]
@@ -348,13 +348,14 @@ impl Pair {
             Claimed::Settled { .. } => "settled",
             Claimed::Conflict { .. } => "conflict",
             Claimed::OverCap => "over cap",
+            Claimed::TooMany => "too many",
         };
         assert_eq!(found, expected);
     }
 
     fn commit(&mut self, number: u8, attempt: u64) {
         let holds = self.holds(number, attempt);
-        let result = self.ledger.commit(token(attempt), &[id(number)], at(self.now));
+        let result = self.ledger.commit(token(attempt), &[id(number).into()], at(self.now));
         assert_eq!(result.is_ok(), holds);
         if holds {
             *self.states(number) = vec![Model::Committing(attempt)];
@@ -500,7 +501,7 @@ proptest! {
             match &ledger.claim(&request(attempt, at(attempt), vec![slot])).unwrap()[0] {
                 Claimed::New { .. } => {
                     prop_assert_eq!(attempt, 0);
-                    ledger.commit(token(0), &[id(1)], at(0)).unwrap();
+                    ledger.commit(token(0), &[id(1).into()], at(0)).unwrap();
                     ledger.settle(token(0), at(0), &[settlement(1, accepted())]).unwrap();
                 }
                 Claimed::Settled { conflict: false, .. } => prop_assert!(same),

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::super::{Attempt, ClaimId, Fingerprint, Record, State, Tally};
+use super::super::{Attempt, ClaimId, Fingerprint, Marks, Record, State, Tally};
 use crate::clock::Timestamp;
 
 /// Goes up whenever the shape of [`Record`], or of anything in it, changes. A
@@ -106,7 +106,7 @@ impl FirstRecord {
             duplicates: self.duplicates,
             window: self.window,
             expires: self.expires,
-            delivered: self.delivered,
+            marks: Marks { delivered: self.delivered, ..Marks::default() },
             suppressed: Vec::new(),
         }
     }

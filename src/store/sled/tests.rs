@@ -11,7 +11,10 @@ use super::super::contract::{
     Engine, accepted, at, by_key, claim, contract_suite, counted, id, is_new, send, settled, slot, token,
 };
 use super::super::ledger::Backend;
-use super::super::{Attempt, Fingerprint, Outcome, State, Store, Suppression, Tally, Token};
+use super::super::record::MAX_ATTEMPTS;
+use super::super::{
+    Attempt, Fingerprint, MAX_MARKS, Marks, Outcome, State, Store, Suppression, Tally, Token,
+};
 use super::*;
 use crate::smtp::reply::Reply;
 use crate::store::ClaimId;
@@ -83,7 +86,7 @@ async fn looking_leaves_what_was_committing_to_the_next_start() {
     let dir = Sled::new();
     let (store, _) = SledStore::open(&dir.path(), at(0)).unwrap();
     assert!(is_new(&claim(&store, 1, at(0), slot(1)).await));
-    store.commit(token(1), vec![id(1)], at(0)).await.unwrap();
+    store.commit(token(1), vec![id(1).into()], at(0)).await.unwrap();
     store.close().await.unwrap();
 
     let store = SledStore::open_without_recovery(&dir.path()).unwrap();
@@ -174,7 +177,7 @@ fn record(state: State, attempts: Vec<Attempt>, numbers: [u64; 4]) -> Record {
         duplicates: d,
         window: Duration::from_millis(d),
         expires: Timestamp::from_millis(d),
-        delivered: vec![a, d],
+        marks: Marks { delivered: vec![a, d], owed: vec![b], doubtful: vec![c, 0] },
         suppressed: vec![Suppression { at: Timestamp::from_millis(b), client: "[::1]:25".into() }],
     }
 }
@@ -215,7 +218,8 @@ fn known() -> Record {
     record(state, vec![attempt], [1, 2, 3, 4])
 }
 
-/// What every version wrote of that record.
+/// What every version wrote of that record. The marks of those who have it are
+/// the last of it.
 const BODY: &str = concat!(
     "05050505050505050505050505050505050505050505050505050505050505050473686f700668",
     "6561646572076f726465722d310f616e6e406578616d706c652e6f72670005636f64657306060606",
@@ -223,13 +227,21 @@ const BODY: &str = concat!(
     "783a323500000201ac0209343531206c61746572030102010304008092f40104020104",
 );
 
+#[test]
+fn a_record_with_all_its_marks_is_small() {
+    let attempt = Attempt { at: Timestamp::from_millis(u64::MAX), reply: "x".repeat(256) };
+    let mut full = Record { attempts: vec![attempt; MAX_ATTEMPTS], ..known() };
+    full.marks = Marks { owed: vec![u64::MAX; MAX_MARKS], ..Marks::default() };
+    assert!(codec::encode(&full).unwrap().len() < 8 * 1024);
+}
+
 /// Whoever changes the shape of a record changes these bytes, and must raise
 /// the version in the codec and teach it to read the old form.
 #[test]
 fn the_form_on_disk_is_what_it_was() {
     let bytes = codec::encode(&known()).unwrap();
-    let suppressed = "0102085b3a3a315d3a3235";
-    assert_eq!(super::super::record::hex(&bytes), format!("02{BODY}{suppressed}"));
+    let (marks, suppressed) = ("0102020300", "0102085b3a3a315d3a3235");
+    assert_eq!(super::super::record::hex(&bytes), format!("02{BODY}{marks}{suppressed}"));
 }
 
 #[test]
@@ -237,7 +249,9 @@ fn the_first_form_is_still_read() {
     let digits = format!("01{BODY}");
     let bytes: Vec<u8> =
         (0..digits.len()).step_by(2).map(|at| u8::from_str_radix(&digits[at..at + 2], 16).unwrap()).collect();
-    assert_eq!(codec::decode(&bytes).unwrap(), Record { suppressed: Vec::new(), ..known() });
+    let marks = Marks { delivered: vec![1, 4], ..Marks::default() };
+    let first = Record { marks, suppressed: Vec::new(), ..known() };
+    assert_eq!(codec::decode(&bytes).unwrap(), first);
 }
 
 #[test]

@@ -33,7 +33,7 @@ prop_compose! {
         [first_seen, last_seen, expires] in [time(), time(), time()],
         settled_at in prop::option::of(time()),
         window in 0_u64..u64::MAX,
-        delivered in any::<Vec<u64>>(),
+        [delivered, owed, doubtful] in any::<[Vec<u64>; 3]>(),
         state in state(),
     ) -> Record {
         let [tenant, strategy, key, recipient, sender, rule, upstream] = texts;
@@ -59,7 +59,7 @@ prop_compose! {
             duplicates,
             window: Duration::from_millis(window),
             expires,
-            delivered,
+            marks: Marks { delivered, owed, doubtful },
             suppressed: suppressed.into_iter().map(|(at, client)| Suppression { at, client }).collect(),
         }
     }
@@ -115,7 +115,7 @@ fn some() -> Record {
         duplicates: 0,
         window: Duration::ZERO,
         expires: at,
-        delivered: Vec::new(),
+        marks: Marks::default(),
         suppressed: Vec::new(),
     }
 }
@@ -180,6 +180,8 @@ fn a_wrong_member_is_named() {
         ("expires", RecordView { expires: wrong.clone(), ..good.clone() }),
         ("settled_at", RecordView { settled_at: Some(wrong.clone()), ..good.clone() }),
         ("delivered", RecordView { delivered: vec!["+000000000000001".into()], ..good.clone() }),
+        ("owed", RecordView { owed: vec!["1".into()], ..good.clone() }),
+        ("doubtful", RecordView { doubtful: vec![String::new()], ..good.clone() }),
         (
             "attempts",
             RecordView {

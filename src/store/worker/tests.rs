@@ -124,7 +124,7 @@ async fn what_comes_during_a_flush_shares_the_next() {
     }
     let commit = |number: u8| {
         let store = Arc::clone(&store);
-        async move { store.commit(token(number.into()), vec![id(number)], at(0)).await }
+        async move { store.commit(token(number.into()), vec![id(number).into()], at(0)).await }
     };
     let first = tokio::spawn(commit(1));
     disk.wait_for_start();
@@ -165,7 +165,7 @@ async fn a_hanging_disk_is_a_stall() {
     let mut worker = Arc::into_inner(worker(sync)).unwrap();
     assert!(is_new(&claim(&worker, 1, at(0), slot(1)).await));
     worker.deadline = Duration::from_millis(20);
-    let stalled = worker.commit(token(1), vec![id(1)], at(0)).await;
+    let stalled = worker.commit(token(1), vec![id(1).into()], at(0)).await;
     assert_eq!(stalled, Err(StoreFault::Stalled { operation: "commit" }));
     let stalled = worker.close().await;
     assert_eq!(stalled, Err(StoreFault::Stalled { operation: "close" }));
@@ -178,11 +178,11 @@ async fn a_stalled_commit_comes_through_in_order() {
     let mut worker = Arc::into_inner(worker(sync)).unwrap();
     assert!(is_new(&claim(&worker, 1, at(0), slot(1)).await));
     worker.deadline = Duration::from_millis(20);
-    let stalled = worker.commit(token(1), vec![id(1)], at(0)).await;
+    let stalled = worker.commit(token(1), vec![id(1).into()], at(0)).await;
     assert!(matches!(stalled, Err(StoreFault::Stalled { .. })));
     worker.deadline = PATIENCE;
     drop(disk.verdicts);
-    worker.commit(token(1), vec![id(1)], at(0)).await.unwrap();
+    worker.commit(token(1), vec![id(1).into()], at(0)).await.unwrap();
     settle(&worker, 1, at(1), 1, accepted()).await.unwrap();
     settle(&worker, 1, at(1), 1, accepted()).await.unwrap();
     worker.close().await.unwrap();
@@ -194,7 +194,7 @@ async fn a_settlement_ends_what_a_stalled_commit_began() {
     let mut worker = Arc::into_inner(worker(sync)).unwrap();
     assert!(is_new(&claim(&worker, 1, at(0), slot(1)).await));
     worker.deadline = Duration::from_millis(20);
-    let stalled = worker.commit(token(1), vec![id(1)], at(0)).await;
+    let stalled = worker.commit(token(1), vec![id(1).into()], at(0)).await;
     assert!(matches!(stalled, Err(StoreFault::Stalled { .. })));
     worker.deadline = PATIENCE;
     drop(disk.verdicts);
@@ -210,7 +210,7 @@ async fn a_failed_sync_ends_all_use_and_acknowledges_nothing() {
     assert!(is_new(&claim(&*store, 1, at(0), slot(1)).await));
     disk.answer(Err("the disk is full".into()));
     let full = StoreFault::Failed("the disk is full".into());
-    assert_eq!(store.commit(token(1), vec![id(1)], at(0)).await, Err(full.clone()));
+    assert_eq!(store.commit(token(1), vec![id(1).into()], at(0)).await, Err(full.clone()));
     // Even though the disk would work again.
     drop(disk.verdicts);
     assert_eq!(settle(&*store, 1, at(0), 1, accepted()).await, Err(full.clone()));
@@ -255,7 +255,7 @@ async fn a_claim_whose_caller_is_gone_is_given_up() {
 async fn a_panic_of_the_engine_is_a_fault_not_a_hang() {
     let store = worker(Box::new(|| panic!("planned")));
     assert!(is_new(&claim(&*store, 1, at(0), slot(1)).await));
-    let commit = store.commit(token(1), vec![id(1)], at(0)).await;
+    let commit = store.commit(token(1), vec![id(1).into()], at(0)).await;
     assert!(matches!(commit, Err(StoreFault::Failed(_))));
     assert!(store.close().await.is_err());
 }

@@ -9,8 +9,8 @@ use super::{Answer, Poison};
 use crate::clock::Timestamp;
 use crate::store::ledger::{Backend, Ledger, Progress};
 use crate::store::{
-    Census, Change, ClaimId, ClaimRequest, Claimed, Count, Imported, Query, Record, Resolution, Settlement,
-    StoreFault, Token,
+    Census, Change, ClaimId, ClaimRequest, Claimed, Commit, Count, Imported, Query, Record, Resolution,
+    Settlement, StoreFault, Token,
 };
 
 /// One call of the store, with where its answer goes.
@@ -18,7 +18,7 @@ pub(super) enum Request {
     Claim(ClaimRequest, Answer<Vec<Claimed>>),
     Commit {
         token: Token,
-        ids: Vec<ClaimId>,
+        commits: Vec<Commit>,
         at: Timestamp,
         answer: Answer<()>,
     },
@@ -222,8 +222,8 @@ impl<B: Backend> Writer<B> {
     fn handle(&mut self, request: Request) {
         match request {
             Request::Claim(request, answer) => self.claim(&request, answer),
-            Request::Commit { token, ids, at, answer } => {
-                match self.sound().and_then(|ledger| ledger.commit(token, &ids, at)) {
+            Request::Commit { token, commits, at, answer } => {
+                match self.sound().and_then(|ledger| ledger.commit(token, &commits, at)) {
                     Ok(()) => self.waiting.push(answer),
                     Err(fault) => drop(answer.send(Err(fault))),
                 }

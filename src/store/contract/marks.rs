@@ -1,0 +1,137 @@
+//! One claim for a whole message: what is known of its recipients.
+
+use super::{
+    Claimed, Engine, Outcome, Settlement, Slot, Store, accepted, at, claim, deferred, id, in_doubt, is_new,
+    previous, refused, settled, settlement, slot, token,
+};
+use crate::clock::Timestamp;
+use crate::config::{InDoubt, OnConflict};
+use crate::store::{Commit, Durability, Fingerprint, MAX_MARKS, Marks, Resolution, State};
+
+fn to(recipients: &[u64]) -> Slot {
+    Slot { marks: recipients.to_vec(), ..slot(1) }
+}
+
+fn rendered_again(on_conflict: OnConflict) -> Slot {
+    Slot { fingerprint: Fingerprint([2; 32]), on_conflict, ..to(&[1, 2]) }
+}
+
+fn marks(delivered: &[u64], owed: &[u64], doubtful: &[u64]) -> Marks {
+    Marks { delivered: delivered.to_vec(), owed: owed.to_vec(), doubtful: doubtful.to_vec() }
+}
+
+/// An attempt that settles with these marks.
+async fn attempt(store: &dyn Store, attempt: u64, slot: Slot, outcome: Outcome, marks: Marks) {
+    let now = at(attempt);
+    assert!(is_new(&claim(store, attempt, now, slot).await));
+    let settled = vec![Settlement { marks, ..settlement(1, outcome) }];
+    store.settle(token(attempt), now, settled, Durability::Now).await.unwrap();
+}
+
+async fn known(store: &dyn Store, now: Timestamp) -> Marks {
+    store.get(id(1), now).await.unwrap().unwrap().marks
+}
+
+pub(crate) async fn marks_are_kept_unless_another_text_takes_over(engine: &dyn Engine) {
+    let (store, _) = engine.open(at(0)).await;
+    attempt(&*store, 1, to(&[1, 2]), deferred(), marks(&[1], &[2], &[])).await;
+    for on_conflict in [OnConflict::Reject, OnConflict::Suppress] {
+        assert!(is_new(&claim(&*store, 2, at(2), rendered_again(on_conflict)).await));
+        assert_eq!(known(&*store, at(2)).await, marks(&[1], &[2], &[]));
+        store.release(token(2), vec![id(1)]).await.unwrap();
+    }
+    assert!(is_new(&claim(&*store, 3, at(3), rendered_again(OnConflict::Relay)).await));
+    assert_eq!(known(&*store, at(3)).await, Marks::default());
+    store.release(token(3), vec![id(1)]).await.unwrap();
+    assert_eq!(known(&*store, at(4)).await, marks(&[1], &[2], &[]));
+    store.close().await.unwrap();
+}
+
+pub(crate) async fn one_who_is_owed_it_makes_the_claim_new(engine: &dyn Engine) {
+    let (store, _) = engine.open(at(0)).await;
+    attempt(&*store, 1, to(&[1, 2, 3]), deferred(), marks(&[1], &[2, 3], &[])).await;
+    attempt(&*store, 2, to(&[2]), accepted(), marks(&[1, 2], &[3], &[])).await;
+    for covered in [&[1, 2][..], &[1], &[9]] {
+        settled(claim(&*store, 3, at(3), to(covered)).await);
+    }
+    // A key that is reused is to be seen, whoever lacks it.
+    let other = Slot { marks: vec![3], ..rendered_again(OnConflict::Reject) };
+    assert!(matches!(claim(&*store, 3, at(3), other).await, Claimed::Conflict { .. }));
+    let before = previous(claim(&*store, 4, at(4), to(&[1, 3])).await).unwrap();
+    assert_eq!(before.state, State::Settled(accepted()));
+    assert!(matches!(claim(&*store, 5, at(5), to(&[3])).await, Claimed::InFlight { .. }));
+    store.close().await.unwrap();
+}
+
+pub(crate) async fn a_doubt_about_one_outlasts_what_comes_of_another(engine: &dyn Engine) {
+    let (store, _) = engine.open(at(0)).await;
+    attempt(&*store, 1, to(&[1, 2]), in_doubt(), marks(&[], &[2], &[1])).await;
+    settled(claim(&*store, 2, at(2), to(&[1])).await);
+    let held = Slot { in_doubt: InDoubt::Hold, ..to(&[2]) };
+    settled(claim(&*store, 2, at(2), held).await);
+    for (number, outcome, now) in [
+        (3, deferred(), marks(&[], &[2], &[1])),
+        (4, refused(), marks(&[], &[2], &[1])),
+        (5, accepted(), marks(&[2], &[], &[1])),
+    ] {
+        let text = outcome.reply().to_string();
+        attempt(&*store, number, to(&[1, 2]), outcome.clone(), now.clone()).await;
+        let record = store.get(id(1), at(number)).await.unwrap().unwrap();
+        assert!(matches!(record.state, State::Settled(Outcome::InDoubt(_))), "{record:?}");
+        assert_eq!(record.attempts.last().unwrap().reply, text);
+        // May be repeated after a fault.
+        let again = vec![Settlement { marks: now, ..settlement(1, outcome) }];
+        store.settle(token(number), at(number), again, Durability::Now).await.unwrap();
+    }
+    settled(claim(&*store, 6, at(6), to(&[1, 2])).await);
+    store.close().await.unwrap();
+}
+
+pub(crate) async fn a_commit_tells_who_is_in_doubt_after_a_crash(engine: &dyn Engine) {
+    if !engine.durable() {
+        return;
+    }
+    let (store, _) = engine.open(at(0)).await;
+    attempt(&*store, 1, to(&[1, 2]), deferred(), marks(&[], &[1, 2], &[])).await;
+    assert!(is_new(&claim(&*store, 2, at(2), to(&[1, 2])).await));
+    let commit = Commit { id: id(1), marks: marks(&[], &[2], &[1]) };
+    store.commit(token(2), vec![commit], at(2)).await.unwrap();
+
+    let (killed, doubtful) = engine.killed(at(3)).await;
+    assert_eq!(doubtful.len(), 1);
+    assert_eq!(doubtful[0].marks, marks(&[], &[2], &[1]));
+    settled(claim(&*killed, 3, at(3), to(&[1])).await);
+    assert!(is_new(&claim(&*killed, 4, at(3), to(&[1, 2])).await));
+    killed.close().await.unwrap();
+    store.close().await.unwrap();
+}
+
+pub(crate) async fn a_doubt_is_resolved_for_those_it_is_about(engine: &dyn Engine) {
+    let (store, _) = engine.open(at(0)).await;
+    for (as_, resolved) in
+        [(Resolution::Sent, marks(&[3, 1], &[2], &[])), (Resolution::NotSent, marks(&[3], &[2, 1], &[]))]
+    {
+        attempt(&*store, 1, to(&[1, 2, 3]), in_doubt(), marks(&[3], &[2], &[1])).await;
+        store.resolve(id(1), as_, at(2)).await.unwrap();
+        assert_eq!(known(&*store, at(2)).await, resolved);
+        assert!(is_new(&claim(&*store, 3, at(3), to(&[2])).await));
+        store.release(token(3), vec![id(1)]).await.unwrap();
+        assert_eq!(is_new(&claim(&*store, 4, at(3), to(&[1])).await), as_ == Resolution::NotSent);
+        store.release(token(4), vec![id(1)]).await.unwrap();
+        store.forget(id(1), at(4)).await.unwrap();
+    }
+    store.close().await.unwrap();
+}
+
+pub(crate) async fn more_recipients_than_can_be_told_apart_are_not_claimed(engine: &dyn Engine) {
+    let (store, _) = engine.open(at(0)).await;
+    let all: Vec<u64> = (0..=MAX_MARKS as u64).collect();
+    let most = &all[..MAX_MARKS];
+    assert!(matches!(claim(&*store, 1, at(1), to(&all)).await, Claimed::TooMany));
+    assert_eq!(store.get(id(1), at(1)).await.unwrap(), None);
+    attempt(&*store, 2, to(most), deferred(), marks(&[], most, &[])).await;
+    let more = &all[MAX_MARKS..];
+    assert!(matches!(claim(&*store, 3, at(3), to(more)).await, Claimed::TooMany));
+    assert!(is_new(&claim(&*store, 4, at(4), to(&most[..2])).await));
+    store.close().await.unwrap();
+}
