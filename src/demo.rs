@@ -14,7 +14,9 @@ use tokio::sync::{Barrier, mpsc};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
+use crate::net::tls::Port;
 use crate::server::{self, Server};
 use crate::sink::{self, Keep, Received};
 use crate::store::Store;
@@ -97,8 +99,9 @@ impl Demo {
         );
         let config = Config::parse(&config, "demo", std::iter::empty())?;
         let bound = server::bind(&config)?;
+        let ports = Port::all(&config.listeners, SystemClock.now())?;
         let proxy = bound.first().map(|(socket, _)| socket.local_addr()).transpose()?.ok_or("no listener")?;
-        let server = Server::start(config, bound, store, &[])?;
+        let server = Server::start(config, bound, ports, store, &[])?;
         Ok(Self { server, received, connections, proxy, sink, _sink_task: sink_task })
     }
 

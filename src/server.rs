@@ -18,6 +18,7 @@ use crate::dedup::{Heart, Services};
 use crate::journal::Journal;
 use crate::message::Budget;
 use crate::metrics::{Metrics, TimedStore};
+use crate::net::tls::{Port, TlsFault};
 use crate::net::{Live, Shared, gate::Gate, listener};
 use crate::store::memory::MemoryStore;
 use crate::store::record::Record;
@@ -95,6 +96,9 @@ const FLUSH: Duration = Duration::from_secs(1);
 /// How long nothing may be heard of the upstream before it is probed.
 const PROBE: Duration = Duration::from_secs(10);
 
+/// How often the files of certificates are looked at.
+const LOOK: Duration = Duration::from_secs(2);
+
 /// A running proxy.
 pub struct Server {
     shared: Arc<Shared>,
@@ -115,7 +119,8 @@ impl std::fmt::Debug for Server {
 }
 
 impl Server {
-    /// Starts the proxy on sockets that are bound already. `doubts` are claims
+    /// Starts the proxy on sockets that are bound already; `ports` are what
+    /// [`Port::all`] makes of the listeners. `doubts` are claims
     /// found in doubt at start; each gets its line in the log.
     ///
     /// # Errors
@@ -123,6 +128,7 @@ impl Server {
     pub fn start(
         config: Config,
         bound: Vec<Bound>,
+        ports: Vec<Port>,
         store: Arc<dyn Store>,
         doubts: &[Record],
     ) -> Result<Self, getrandom::Error> {
@@ -136,8 +142,9 @@ impl Server {
         }
         let shared = Arc::new(Shared {
             heart,
-            live: ArcSwap::from_pointee(live(&config, &metrics)),
+            live: ArcSwap::from_pointee(live(&config, ports, &metrics)),
             budget: Budget::new(config.limits.in_memory_total),
+            metrics: metrics.clone(),
             gate: Arc::new(Gate::default()),
             closing: CancellationToken::new(),
         });
@@ -149,6 +156,7 @@ impl Server {
         let closing = shared.closing.clone();
         let sweep = sweeper::sweep_forever(store.clone(), clock.clone());
         helpers.spawn(async move { closing.run_until_cancelled(sweep).await });
+        helpers.spawn(watch_certificates(shared.clone(), clock.clone()));
         helpers.spawn(close_idle_upstreams(shared.clone()));
         helpers.spawn(flush_counts(shared.clone(), journal.clone(), store.clone()));
         Ok(Self { shared, store, journal, metrics, clock, admin: None, connections, helpers, config })
@@ -169,8 +177,12 @@ impl Server {
     }
 
     /// Applies a new configuration; the addresses of listeners and the store
-    /// stay as they are, and the log says so where they differ.
-    pub fn reload(&mut self, mut new: Config) {
+    /// stay as they are, and the log says so where they differ. Certificates
+    /// are read again.
+    ///
+    /// # Errors
+    /// [`TlsFault`] where they can't be used; then nothing has changed.
+    pub fn reload(&mut self, mut new: Config) -> Result<(), TlsFault> {
         let addresses = |config: &Config| -> Vec<(String, SocketAddr)> {
             config.listeners.iter().map(|listener| (listener.name.clone(), listener.address)).collect()
         };
@@ -180,6 +192,7 @@ impl Server {
             );
             new.listeners.clone_from(&self.config.listeners);
         }
+        let ports = Port::all(&new.listeners, self.clock.now())?;
         for (differs, what) in [
             (new.store != self.config.store, "the store"),
             (new.log != self.config.log, "the log"),
@@ -190,10 +203,11 @@ impl Server {
                 tracing::warn!("{what} changes only with a restart");
             }
         }
-        let old = self.shared.live.swap(Arc::new(live(&new, &self.metrics)));
+        let old = self.shared.live.swap(Arc::new(live(&new, ports, &self.metrics)));
         self.helpers.spawn(async move { old.services.upstream.close().await });
         self.config = new;
         tracing::info!("the configuration was read again");
+        Ok(())
     }
 
     /// Ends politely: no new connections, `421` between transactions, attempts
@@ -223,8 +237,9 @@ impl Server {
     }
 }
 
-fn live(config: &Config, metrics: &Arc<Metrics>) -> Live {
-    for warning in config.warnings() {
+fn live(config: &Config, ports: Vec<Port>, metrics: &Arc<Metrics>) -> Live {
+    let certificates = ports.iter().filter_map(|port| port.tls.as_ref()).flat_map(|tls| tls.warnings());
+    for warning in config.warnings().iter().chain(certificates) {
         tracing::warn!("{warning}");
     }
     let services = Services {
@@ -236,7 +251,7 @@ fn live(config: &Config, metrics: &Arc<Metrics>) -> Live {
         received_header: config.upstream.received_header,
         idempotency_header: config.upstream.idempotency_header.clone(),
     };
-    Live { services: Arc::new(services), limits: config.limits, listeners: config.listeners.clone() }
+    Live { services: Arc::new(services), limits: config.limits, ports }
 }
 
 /// Lets go of upstream connections that nobody has needed for a while.
@@ -245,6 +260,23 @@ async fn close_idle_upstreams(shared: Arc<Shared>) {
     while shared.closing.run_until_cancelled(tick.tick()).await.is_some() {
         let services = shared.live.load().services.clone();
         services.upstream.close_idle().await;
+    }
+}
+
+/// Reads certificates again when their files change.
+async fn watch_certificates(shared: Arc<Shared>, clock: Arc<dyn Clock>) {
+    let mut tick = tokio::time::interval(LOOK);
+    while shared.closing.run_until_cancelled(tick.tick()).await.is_some() {
+        let live = shared.live.load_full();
+        if live.ports.iter().all(|port| port.tls.is_none()) {
+            continue;
+        }
+        let now = clock.now();
+        let look =
+            move || live.ports.iter().filter_map(|port| port.tls.as_ref()).for_each(|tls| tls.refresh(now));
+        if let Err(error) = tokio::task::spawn_blocking(look).await {
+            tracing::error!(%error, "certificates could not be looked at");
+        }
     }
 }
 

@@ -10,7 +10,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use common::{At, Client, Mail, Setup, Upstream, until};
+use mailonce::clock::{Clock, SystemClock};
 use mailonce::config::Config;
+use mailonce::net::tls::Port;
 use mailonce::server::{self, Server};
 use mailonce::store::Store;
 use mailonce::store::faulty::{FaultyStore, Moment};
@@ -37,8 +39,9 @@ impl Running {
         let store = Arc::new(FaultyStore::new(inner));
         let (server, address) = runtime.block_on(async {
             let bound = server::bind(&config).unwrap();
+            let ports = Port::all(&config.listeners, SystemClock.now()).unwrap();
             let address = bound[0].0.local_addr().unwrap();
-            (Server::start(config, bound, store.clone(), &[]).unwrap(), address)
+            (Server::start(config, bound, ports, store.clone(), &[]).unwrap(), address)
         });
         Self { runtime, server: Some(server), store, address, upstream, setup }
     }

@@ -3,8 +3,10 @@
 use std::io::Write;
 
 use super::{CliFault, ConfigArgs, runtime};
+use crate::clock::{Clock, SystemClock};
 use crate::config::values::format_duration;
-use crate::config::{Config, Mode, Store, Strategy};
+use crate::config::{Config, Mode, Store, Strategy, TlsStart};
+use crate::net::tls::Port;
 use crate::smtp::client::Capabilities;
 use crate::upstream::Upstream;
 
@@ -20,10 +22,13 @@ pub struct CheckArgs {
 /// Loads the configuration and prints what it found.
 pub fn run(args: CheckArgs) -> Result<(), CliFault> {
     let config = args.config.load()?;
+    let ports = Port::all(&config.listeners, SystemClock.now())
+        .map_err(|fault| CliFault::Failed(fault.to_string()))?;
     let mut out = Vec::new();
     writeln!(out, "{}: valid", args.config.config.display())?;
     describe(&config, &mut out)?;
-    for warning in config.warnings() {
+    let certificates = ports.iter().filter_map(|port| port.tls.as_ref()).flat_map(|tls| tls.warnings());
+    for warning in config.warnings().iter().chain(certificates) {
         writeln!(out, "warning: {warning}")?;
     }
     super::print(&out)?;
@@ -40,8 +45,17 @@ fn describe(config: &Config, out: &mut impl Write) -> std::io::Result<()> {
     let line = |name: &str, text: String| format!("  {name:<10} {text}");
     writeln!(out, "{}", line("hostname", config.hostname.clone()))?;
     for listener in &config.listeners {
-        let from: Vec<_> = listener.allow_from.iter().map(ToString::to_string).collect();
-        let text = format!("{} ({}), relays for {}", listener.address, listener.name, from.join(", "));
+        let mut from: Vec<_> = listener.allow_from.iter().map(ToString::to_string).collect();
+        if listener.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some()) {
+            from.push("whoever has a certificate".to_owned());
+        }
+        let tls = match listener.tls.as_ref().map(|tls| tls.start) {
+            None => "",
+            Some(TlsStart::Offered) => ", offers TLS",
+            Some(TlsStart::Required) => ", wants TLS",
+            Some(TlsStart::Implicit) => ", begins with TLS",
+        };
+        let text = format!("{} ({}){tls}, relays for {}", listener.address, listener.name, from.join(", "));
         writeln!(out, "{}", line("listener", text))?;
     }
     writeln!(out, "{}", line("upstream", config.upstream.addresses.join(", then ")))?;

@@ -2,6 +2,7 @@
 
 pub mod check;
 pub mod demo;
+pub mod dev_cert;
 pub mod explain;
 
 pub mod keys;
@@ -80,6 +81,11 @@ pub enum Command {
     /// Starts a sink and a proxy on free ports, shows that one e-mail arrived and how the other 31
     /// attempts were answered, then keeps running and prints what to try next.
     Demo(demo::DemoArgs),
+    /// Make a CA and a server certificate for trying TLS out
+    ///
+    /// For localhost, 127.0.0.1, ::1 and this machine's name. Overwrites nothing, and prints what to
+    /// put into the configuration.
+    DevCert(dev_cert::DevCertArgs),
 }
 
 /// `--config FILE`, for every command that needs the configuration.
@@ -215,5 +221,6 @@ fn dispatch(command: Command) -> Result<(), CliFault> {
         Command::Stats(args) => stats::run(&args),
         Command::Sink(args) => sink::run(&args),
         Command::Demo(args) => demo::run(&args),
+        Command::DevCert(args) => dev_cert::run(&args),
     }
 }

@@ -5,7 +5,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::{CliFault, ConfigArgs, runtime};
 use crate::admin;
+use crate::clock::{Clock, SystemClock};
 use crate::journal::log;
+use crate::net::tls::Port;
 use crate::server::{self, Bound, Server};
 
 /// Arguments of `serve`.
@@ -21,13 +23,15 @@ pub struct ServeArgs {
 pub fn run(args: &ServeArgs) -> Result<(), CliFault> {
     let config = args.config.load()?;
     let _log = log::init(&config.log).map_err(|fault| CliFault::Failed(fault.to_string()))?;
+    let ports = Port::all(&config.listeners, SystemClock.now())
+        .map_err(|fault| CliFault::Failed(fault.to_string()))?;
     let (store, doubts) = server::open_store(&config.store)?;
     runtime()?.block_on(async {
         let bound = server::bind(&config)?;
         let admin = server::bind_admin(&config).map_err(|fault| CliFault::Failed(fault.to_string()))?;
         let mut signals = Signals::listen()?;
         announce(&bound, admin.as_ref())?;
-        let mut server = Server::start(config, bound, store, &doubts)
+        let mut server = Server::start(config, bound, ports, store, &doubts)
             .map_err(|error| CliFault::Failed(format!("no random number to be had: {error}")))?;
         if let Some(admin) = admin {
             server.serve_admin(admin);
@@ -82,9 +86,11 @@ impl Signals {
 /// Obeys signals until one ends the proxy; a second one ends it at once.
 async fn attend(mut server: Server, signals: &mut Signals, config: &ConfigArgs) {
     while let Wish::Reload = signals.next().await {
-        match config.load() {
-            Ok(new) => server.reload(new),
-            Err(fault) => tracing::error!(%fault, "the configuration is faulty; nothing was changed"),
+        let reloaded = config
+            .load()
+            .and_then(|new| server.reload(new).map_err(|fault| CliFault::Failed(fault.to_string())));
+        if let Err(fault) = reloaded {
+            tracing::error!(%fault, "the configuration is faulty; nothing was changed");
         }
     }
     tracing::info!("ending: attempts under way finish first");

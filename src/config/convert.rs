@@ -58,6 +58,14 @@ pub(super) fn optional_path(node: &Node) -> Converted<Option<PathBuf>> {
     if is_text(node, "") { Ok(None) } else { path(node).map(Some) }
 }
 
+/// One path or a list of them; the empty text stands for none.
+pub(super) fn paths(node: &Node) -> Converted<Vec<PathBuf>> {
+    match &node.value {
+        Value::Text(_) => optional_path(node).map(|one| one.into_iter().collect()),
+        _ => list_of(path)(node),
+    }
+}
+
 /// `true` or `false`.
 pub(super) fn boolean(node: &Node) -> Converted<bool> {
     match &node.value {

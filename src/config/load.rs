@@ -5,6 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 mod dedup;
+mod tls;
 
 use super::check;
 use super::convert::{
@@ -13,7 +14,7 @@ use super::convert::{
     socket_address, some_of, text,
 };
 use super::section::{ConfigFault, Problem, Reader, Section};
-use super::tree::{self, Origin};
+use super::tree::{self, Node, Origin};
 use super::{
     AddressFrom, Admin, BareNewlines, Config, Limits, Listener, Log, LogFormat, LogLevel, Redact, Store,
     Upstream, UpstreamTimeouts, values,
@@ -111,22 +112,26 @@ fn listeners(root: &Section<'_>) -> Vec<Listener> {
 }
 
 fn listener(section: &Section<'_>) -> Listener {
-    section.later("tls", "\"off\"", |node| is_text(node, "off"));
-    section.later("require_tls", "false", is_false);
+    let tls = tls::tls(section);
     section.later("auth", "\"off\"", |node| is_text(node, "off"));
     section.later("proxy_protocol", "false", is_false);
-    // These mean nothing while TLS, AUTH and the proxy protocol are off, and
-    // may stay in a file where those are only switched off for now.
-    for key in ["certificate", "private_key", "client_ca", "users"] {
-        section.get(key, String::new(), text);
-    }
+    // These mean nothing while AUTH and the proxy protocol are off, and may stay
+    // in a file where those are only switched off for now.
+    section.get("users", String::new(), text);
     section.get("proxy_from", Vec::new(), list_of(network));
     let loopback = ["127.0.0.0/8", "::1/128"].into_iter().filter_map(values::parse_network).collect();
+    // Where clients have certificates, there may be nobody to let in by address.
+    let by_certificate = tls.as_ref().is_some_and(|tls| tls.client_ca.is_some());
+    let allow_from = |node: &Node| match by_certificate {
+        true => list_of(network)(node),
+        false => some_of(network, "without AUTH nobody could relay")(node),
+    };
     Listener {
         name: section.get("name", "submission".to_owned(), name),
         address: section.get("address", SocketAddr::from(([127, 0, 0, 1], 2525)), socket_address),
-        allow_from: section.get("allow_from", loopback, some_of(network, "without AUTH nobody could relay")),
+        allow_from: section.get("allow_from", loopback, allow_from),
         tenant_header: section.get("tenant_header", None, optional_header),
+        tls,
     }
 }
 

@@ -9,6 +9,7 @@ mod rule;
 mod section;
 #[cfg(test)]
 mod tests;
+mod tls;
 mod tree;
 pub mod values;
 mod warnings;
@@ -27,6 +28,7 @@ pub use policy::{
 };
 pub use rule::{Glob, Match, Rule};
 pub use section::ConfigFault;
+pub use tls::{KeyPair, ListenerTls, TlsFile, TlsStart};
 pub use values::{parse_duration, parse_ttl};
 
 /// A configuration that can be served.
@@ -65,6 +67,8 @@ pub struct Listener {
     pub allow_from: Vec<IpNet>,
     /// A header field that names the tenant.
     pub tenant_header: Option<String>,
+    /// How it speaks TLS; `None` when that is off.
+    pub tls: Option<ListenerTls>,
 }
 
 /// `[upstream]`.

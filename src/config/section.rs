@@ -63,12 +63,16 @@ impl Reader {
     }
 
     pub(super) fn fault(&self, origin: &Origin, key: &str, what: &str) {
-        let place = match origin {
-            Origin::Line(line) => format!("{}:{line}", self.file),
-            Origin::Variable(name) => name.clone(),
-        };
+        let place = self.place(origin);
         let colon = if key.is_empty() { "" } else { ": " };
         self.faults.borrow_mut().push((origin.clone(), format!("{place}: {key}{colon}{what}")));
+    }
+
+    fn place(&self, origin: &Origin) -> String {
+        match origin {
+            Origin::Line(line) => format!("{}:{line}", self.file),
+            Origin::Variable(name) => name.clone(),
+        }
     }
 
     /// The full names of all keys that were asked for.
@@ -213,6 +217,13 @@ impl<'a> Section<'a> {
     pub(super) fn fault(&self, key: &'static str, what: &str) {
         let origin = self.node(key).map_or(&self.origin, |node| &node.origin);
         self.reader.fault(origin, &self.full(key), what);
+    }
+
+    /// Where a key is written, for faults that are found later: the start of
+    /// what [`Self::fault`] would say.
+    pub(super) fn place(&self, key: &'static str) -> String {
+        let origin = self.node(key).map_or(&self.origin, |node| &node.origin);
+        format!("{}: {}", self.reader.place(origin), self.full(key))
     }
 
     /// Whether a key is written at all.

@@ -44,13 +44,8 @@ fn the_example_shows_every_key_that_this_version_takes() {
     let reader = Reader::new("m.toml");
     load::parse_with(UPSTREAM, &reader, std::iter::empty()).unwrap();
     let later = [
-        "listener.tls",
-        "listener.require_tls",
         "listener.auth",
         "listener.proxy_protocol",
-        "listener.certificate",
-        "listener.private_key",
-        "listener.client_ca",
         "listener.users",
         "listener.proxy_from",
         "upstream.tls",
@@ -327,6 +322,48 @@ fn the_admin_address_is_taken_by_default_and_insisted_on_when_written() {
 }
 
 #[test]
+fn tls_wants_a_key_for_each_certificate() {
+    let listener =
+        |lines: &str| parse(&format!("[[listener]]\n{lines}\n{UPSTREAM}")).unwrap().listeners.remove(0);
+    let files =
+        "certificate = [\"a.pem\", \"b.pem\"]\nprivate_key = [\"a.key\", \"b.key\"]\nclient_ca = \"ca.pem\"";
+    let tls = listener(&format!("tls = \"starttls\"\n{files}\nrequire_tls = true")).tls.unwrap();
+    assert_eq!(tls.start, TlsStart::Required);
+    assert_eq!(tls.key_pairs[1].certificate.path, Path::new("b.pem"));
+    assert_eq!(tls.key_pairs[1].private_key.named_by, "m.toml:4: listener.private_key");
+    assert_eq!(tls.client_ca.unwrap().named_by, "m.toml:5: listener.client_ca");
+    assert_eq!(listener(files).tls, None, "it is off unless it is turned on");
+    let one = "certificate = \"a.pem\"\nprivate_key = \"a.key\"\nclient_ca = \"\"";
+    let tls = listener(&format!("tls = \"implicit\"\n{one}")).tls.unwrap();
+    assert_eq!((tls.start, tls.client_ca), (TlsStart::Implicit, None));
+    assert_eq!(listener(&format!("tls = \"starttls\"\n{one}")).tls.unwrap().start, TlsStart::Offered);
+    // Nobody by address, but whoever has a certificate.
+    assert_eq!(listener(&format!("allow_from = []\ntls = \"starttls\"\n{files}")).allow_from, []);
+
+    let fault = |lines: &str| faults(&format!("[[listener]]\n{lines}"));
+    assert_eq!(
+        fault("require_tls = true"),
+        "m.toml:2: listener.require_tls: there is no TLS to require: tls is \"off\"; write \"starttls\""
+    );
+    assert_eq!(
+        fault("tls = \"implicit\""),
+        "m.toml:1: listener.certificate: TLS needs it; name a PEM file, such as one that `mailonce dev-cert` makes\n\
+         m.toml:1: listener.private_key: TLS needs it; name a PEM file, such as one that `mailonce dev-cert` makes"
+    );
+    assert_eq!(
+        fault("tls = \"implicit\"\ncertificate = [\"a\", \"b\"]\nprivate_key = \"k\""),
+        "m.toml:4: listener.private_key: 1 for 2 of listener.certificate; name one for each, in its order"
+    );
+    assert_eq!(
+        fault("tls = \"maybe\""),
+        "m.toml:2: listener.tls: \"maybe\" is not offered here; write off or starttls or implicit"
+    );
+    // A certificate lets its owner in; networks still must not be the world.
+    let world = "address = \"0.0.0.0:25\"\nallow_from = [\"0.0.0.0/0\"]\ntls = \"starttls\"\n";
+    assert!(fault(&format!("{world}{files}")).contains("listener.allow_from: an open relay"));
+}
+
+#[test]
 fn keys_of_later_versions_are_taken_only_while_they_are_off() {
     let off = "[[listener]]\ntls = \"off\"\nrequire_tls = false\nauth = \"off\"\nproxy_protocol = false\n\
                proxy_from = []\ncertificate = \"certs/server.pem\"\nprivate_key = \"k\"\nclient_ca = \"\"\nusers = \"u\"\n\
@@ -335,8 +372,6 @@ fn keys_of_later_versions_are_taken_only_while_they_are_off() {
                [admin]\naddress = \"\"\ntoken_file = \"data/admin.token\"\n";
     assert_eq!(parse(off).unwrap().admin, None);
     let cases = [
-        ("[[listener]]\ntls = \"starttls\"", "m.toml:2: listener.tls", "\"off\""),
-        ("[[listener]]\nrequire_tls = true", "m.toml:2: listener.require_tls", "false"),
         ("[[listener]]\nauth = \"local\"", "m.toml:2: listener.auth", "\"off\""),
         ("[[listener]]\nproxy_protocol = true", "m.toml:2: listener.proxy_protocol", "false"),
         ("[store]\nurl = \"postgres://\"", "m.toml:2: store.url", "\"\""),

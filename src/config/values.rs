@@ -144,7 +144,7 @@ pub(super) fn is_host_and_port(text: &str) -> bool {
 }
 
 /// The machine's own name, where it is a usable one.
-pub(super) fn machine_name() -> String {
+pub fn machine_name() -> String {
     let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
     if is_domain(&name) { name } else { "localhost".to_owned() }
 }

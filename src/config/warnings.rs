@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::values::format_duration;
-use super::{Config, Dedup, Glob, Mode, Rule, Scope, Strategy};
+use super::{Config, Dedup, Glob, Listener, Mode, Rule, Scope, Strategy};
 
 /// Retries of common job queues are over after this long (Celery's default,
 /// three of them three minutes apart, is the shortest): a window below it lets
@@ -47,8 +47,13 @@ impl Config {
         if !named(&rule.matches.listener) {
             return Some("no listener has such a name".to_owned());
         }
-        // Without a field for it, the tenant is the listener's name.
-        let only_names = self.listeners.iter().all(|listener| listener.tenant_header.is_none());
+        // Without a field or a certificate for it, the tenant is the listener's name.
+        let by_certificate =
+            |listener: &Listener| listener.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some());
+        let only_names = self
+            .listeners
+            .iter()
+            .all(|listener| listener.tenant_header.is_none() && !by_certificate(listener));
         if only_names && !named(&rule.matches.tenant) {
             return Some(
                 "no listener has such a name, nor a tenant_header to name another tenant".to_owned(),

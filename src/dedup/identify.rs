@@ -56,8 +56,11 @@ impl<'s> Identity<'s> {
 impl Heart {
     /// Finds tenant, rule and key.
     pub(super) async fn identify<'s>(&self, services: &'s Services, message: &Message) -> Identity<'s> {
-        let Source { tenant_header, listener, .. } = &message.source;
-        let tenant = identity::tenant_of(tenant_header.as_deref(), listener, &message.headers);
+        let Source { user, tenant_header, listener, .. } = &message.source;
+        let tenant = match user {
+            Some(user) => Ok(user.clone()),
+            None => identity::tenant_of(tenant_header.as_deref(), listener, &message.headers),
+        };
         let base = match rules::ask_for_key(&services.rules) {
             true => self.base(&services.dedup, message).await,
             false => Base::default(),

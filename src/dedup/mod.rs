@@ -73,12 +73,25 @@ pub struct Source {
     pub session: String,
     /// The listener's name.
     pub listener: String,
+    /// Whether it came under TLS.
+    pub channel: Channel,
+    /// Whom the client has proved to be: the tenant, before any field.
+    pub user: Option<String>,
     /// The field that names the tenant, where the listener has one.
     pub tenant_header: Option<String>,
     /// The client's address.
     pub client: SocketAddr,
     /// How the client introduced itself.
     pub name: ClientName,
+}
+
+/// What a message came over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Channel {
+    /// Anybody on the way could read and change it.
+    Clear,
+    /// TLS.
+    Encrypted,
 }
 
 /// A message that was received whole.

@@ -9,7 +9,7 @@ use crate::smtp::address::Path;
 use crate::smtp::envelope::Envelope;
 
 use super::message::Message;
-use super::{Services, Source};
+use super::{Channel, Services, Source};
 
 /// The Message-ID and Date of an attempt in doubt, for the next one to carry.
 #[derive(Clone, Debug)]
@@ -57,10 +57,13 @@ fn received(hostname: &str, source: &Source, envelope: &Envelope, at: Timestamp)
         IpAddr::V4(address) => format!("[{address}]"),
         IpAddr::V6(address) => format!("[IPv6:{address}]"),
     };
-    let protocol = match (envelope.parameters.smtputf8, source.name.extended) {
-        (true, _) => "UTF8SMTP",
-        (false, true) => "ESMTP",
-        (false, false) => "SMTP",
+    // RFC 3848, RFC 6531 §4.3; there is no word for HELO under TLS.
+    let protocol = match (source.channel, envelope.parameters.smtputf8, source.name.extended) {
+        (Channel::Encrypted, true, _) => "UTF8SMTPS",
+        (Channel::Encrypted, false, _) => "ESMTPS",
+        (Channel::Clear, true, _) => "UTF8SMTP",
+        (Channel::Clear, false, true) => "ESMTP",
+        (Channel::Clear, false, false) => "SMTP",
     };
     let recipient = match envelope.recipients.as_slice() {
         [only] if is_plain(&only.path) => format!("\r\n\tfor {}", only.path),
@@ -94,6 +97,8 @@ mod tests {
         let source = Source {
             session: "s1".into(),
             listener: "l".into(),
+            channel: Channel::Clear,
+            user: None,
             tenant_header: None,
             client: client.parse().unwrap(),
             name: ClientName { name: name.into(), extended: true },

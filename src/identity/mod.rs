@@ -119,7 +119,10 @@ pub fn key_of(
 }
 
 /// A value that may be a key or name a tenant.
-fn usable(value: String) -> Result<String, FieldFault> {
+///
+/// # Errors
+/// [`FieldFault`] unless it is 1 to 256 octets of printable ASCII.
+pub fn usable(value: String) -> Result<String, FieldFault> {
     if value.is_empty() {
         Err(FieldFault::Empty)
     } else if value.len() > MAX_KEY {

@@ -4,15 +4,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, timeout_at};
 
-use crate::config::{Limits, Listener};
-use crate::dedup::{Incoming, Source};
+use crate::config::{Limits, TlsStart};
+use crate::dedup::{Channel, Incoming, Source};
 use crate::message::Spool;
 use crate::smtp::reply::Reply;
 use crate::smtp::session::{Action, ClientName, Delivery, Offers, Policy, Session, Settings, Step};
 
+use super::tls::{Port, name_of};
+use super::wire::Wire;
 use super::{Live, Shared};
 
 /// What is read at once between messages.
@@ -28,10 +30,10 @@ const MIN_RATE: u64 = 1024;
 pub struct Peer {
     /// The client's address.
     pub address: std::net::SocketAddr,
-    /// Whether it may relay.
+    /// Whether it may relay from there.
     pub allowed: bool,
     /// Where it came in.
-    pub listener: Listener,
+    pub port: Port,
 }
 
 /// Why a connection ends before QUIT.
@@ -45,24 +47,36 @@ enum End {
     Closing,
 }
 
-/// Whether the client may relay.
+/// Whether the client may relay, and whether it must do something before.
 #[derive(Debug)]
 struct RelayPolicy {
     allowed: bool,
+    before_mail: BeforeMail,
+}
+
+/// What a client must do before MAIL.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum BeforeMail {
+    Nothing,
+    StartTls,
 }
 
 impl Policy for RelayPolicy {
     fn check(&mut self, step: Step<'_>) -> Option<Reply> {
         match step {
+            Step::Mail(_) if self.before_mail == BeforeMail::StartTls => {
+                Some(Reply::new(530, "5.7.0 Must issue a STARTTLS command first"))
+            }
             Step::Rcpt(..) if !self.allowed => Some(Reply::new(554, "5.7.1 relay access denied")),
             _ => None,
         }
     }
 }
 
-struct Connection<S> {
+struct Connection {
     shared: Arc<Shared>,
-    stream: S,
+    wire: Wire,
+    port: Port,
     session: Session<RelayPolicy>,
     source: Source,
     limits: Limits,
@@ -73,19 +87,14 @@ struct Connection<S> {
 }
 
 /// Talks to one client until the end.
-pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
-    shared: Arc<Shared>,
-    live: &Live,
-    stream: S,
-    peer: Peer,
-) {
-    let mut connection = Connection::new(shared, live, stream, peer);
+pub async fn serve(shared: Arc<Shared>, live: &Live, wire: Wire, peer: Peer) {
+    let mut connection = Connection::new(shared, live, wire, peer);
     let end = connection.run().await;
     connection.end(end).await;
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
-    fn new(shared: Arc<Shared>, live: &Live, stream: S, peer: Peer) -> Self {
+impl Connection {
+    fn new(shared: Arc<Shared>, live: &Live, wire: Wire, peer: Peer) -> Self {
         let limits = live.limits;
         let settings = Settings {
             hostname: live.services.hostname.clone(),
@@ -93,26 +102,37 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             max_recipients: limits.max_recipients,
             max_errors: limits.max_errors,
             bare_newlines: limits.bare_newlines,
-            offers: offers(live),
+            offers: Offers { starttls: peer.port.tls.is_some(), ..offers(live) },
+        };
+        let before_mail = match peer.port.tls.as_ref().map(|tls| tls.start()) {
+            Some(TlsStart::Required) => BeforeMail::StartTls,
+            Some(TlsStart::Offered | TlsStart::Implicit) | None => BeforeMail::Nothing,
         };
         let source = Source {
             session: shared.heart.next_session(),
-            listener: peer.listener.name,
-            tenant_header: peer.listener.tenant_header,
+            listener: peer.port.listener.name.clone(),
+            channel: Channel::Clear,
+            user: None,
+            tenant_header: peer.port.listener.tenant_header.clone(),
             client: peer.address,
             name: ClientName { name: String::new(), extended: false },
         };
         let spool = Spool::new(shared.budget.clone(), limits.memory_per_message);
-        Self {
-            session: Session::new(settings, RelayPolicy { allowed: peer.allowed }),
+        let mut connection = Self {
+            session: Session::new(settings, RelayPolicy { allowed: peer.allowed, before_mail }),
             shared,
-            stream,
+            wire,
+            port: peer.port,
             source,
             limits,
             input: BytesMut::new(),
             spool,
             since: Instant::now(),
+        };
+        if let Wire::Encrypted(_) = connection.wire {
+            connection.encrypted(live);
         }
+        connection
     }
 
     /// Runs the session until it says `Close` or cannot go on.
@@ -133,8 +153,46 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                     self.read().await?;
                 }
                 Action::Deliver(delivery) => self.deliver(*delivery).await?,
-                // Neither is offered yet, so the session never asks for it.
-                Action::StartTls | Action::Authenticate { .. } | Action::Close => return Ok(()),
+                Action::StartTls => self.start_tls().await?,
+                // It is not offered yet, so the session never asks for it.
+                Action::Authenticate { .. } | Action::Close => return Ok(()),
+            }
+        }
+    }
+
+    /// The client was told to go ahead. Nothing of what came in clear is left:
+    /// the session ends where something follows the command.
+    async fn start_tls(&mut self) -> Result<(), End> {
+        self.flush().await?;
+        let Some(tls) = self.port.tls.clone() else { return Err(End::Gone) };
+        self.input = BytesMut::new();
+        let wire = std::mem::replace(&mut self.wire, Wire::Closed);
+        self.wire = wire.secure(&self.shared, &self.limits, &tls, self.source.client).await;
+        let Wire::Encrypted(_) = self.wire else { return Err(End::Gone) };
+        let live = self.shared.live.load_full();
+        self.encrypted(&live);
+        self.since = Instant::now();
+        Ok(())
+    }
+
+    /// TLS is up: what was learnt in clear is forgotten, and who has shown a
+    /// certificate is let in by its name.
+    fn encrypted(&mut self, live: &Live) {
+        self.source.channel = Channel::Encrypted;
+        self.session.tls_established(offers(live));
+        let policy = self.session.policy();
+        policy.before_mail = BeforeMail::Nothing;
+        let Some(certificate) = self.wire.certificate() else { return };
+        match name_of(certificate) {
+            Ok(name) => {
+                policy.allowed = true;
+                self.source.user = Some(name);
+            }
+            Err(fault) => {
+                // Its mail must not pass for that of others.
+                policy.allowed = false;
+                let client = self.source.client;
+                tracing::warn!(%client, %fault, "a client's certificate names no tenant; it may not relay");
             }
         }
     }
@@ -200,7 +258,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             (None, _) => COMMAND_BLOCK,
             (Some(_), octets) => DATA_BLOCK.min(2 * octets as usize + 2 * COMMAND_BLOCK),
         });
-        let read = timeout_at(deadline, self.stream.read_buf(&mut self.input));
+        let read = timeout_at(deadline, self.wire.read_buf(&mut self.input));
         let read = tokio::select! {
             biased;
             read = read => read,
@@ -229,7 +287,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             return Ok(());
         }
         let deadline = Instant::now() + self.limits.command_timeout;
-        let written = timeout_at(deadline, self.stream.write_all(output)).await;
+        let wire = &mut self.wire;
+        let write = async {
+            wire.write_all(output).await?;
+            wire.flush().await
+        };
+        let written = timeout_at(deadline, write).await;
         output.clear();
         match written {
             Ok(Ok(())) => Ok(()),
@@ -250,6 +313,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             Ok(()) => {}
         }
         let _ = self.flush().await;
+        if let Wire::Encrypted(_) = self.wire {
+            // The client learns that nobody cut the end off.
+            let deadline = Instant::now() + self.limits.command_timeout;
+            let _ = timeout_at(deadline, self.wire.shutdown()).await;
+        }
     }
 }
 

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::task::TaskTracker;
 
@@ -13,6 +13,7 @@ use crate::config::Listener;
 
 use super::Shared;
 use super::connection::{self, Peer};
+use super::wire::Wire;
 
 /// Accepts until the process closes. Connections go on in `tasks`.
 pub async fn accept(shared: Arc<Shared>, listener: TcpListener, name: String, tasks: TaskTracker) {
@@ -36,18 +37,27 @@ pub async fn accept(shared: Arc<Shared>, listener: TcpListener, name: String, ta
 
 async fn admit(shared: Arc<Shared>, stream: TcpStream, address: SocketAddr, name: String) {
     let live = shared.live.load_full();
-    let Some(listener) = live.listeners.iter().find(|listener| listener.name == name) else { return };
+    let Some(port) = live.ports.iter().find(|port| port.listener.name == name) else { return };
     let ip = address.ip().to_canonical();
     let Some(place) = shared.gate.enter(ip, &live.limits) else {
         tracing::warn!(client = %address, listener = name, "too many connections");
+        if port.implicit().is_some() {
+            // A handshake is more than a client for whom there is no place gets.
+            return;
+        }
         return turn_away(stream, b"421 4.3.2 too many connections, try again later\r\n").await;
     };
-    if talks_early(&stream) {
-        tracing::warn!(client = %address, listener = name, "the client talked before the greeting");
-        return turn_away(stream, b"554 5.5.0 you talked before the greeting\r\n").await;
+    let mut wire = Wire::Clear(stream);
+    if let Some(tls) = port.implicit() {
+        wire = wire.secure(&shared, &live.limits, tls, address).await;
+        let Wire::Encrypted(_) = wire else { return };
     }
-    let peer = Peer { address, allowed: may_relay(listener, ip), listener: listener.clone() };
-    connection::serve(shared, &live, stream, peer).await;
+    if wire.talks_early() {
+        tracing::warn!(client = %address, listener = name, "the client talked before the greeting");
+        return turn_away(wire, b"554 5.5.0 you talked before the greeting\r\n").await;
+    }
+    let peer = Peer { address, allowed: may_relay(&port.listener, ip), port: port.clone() };
+    connection::serve(shared.clone(), &live, wire, peer).await;
     drop(place);
 }
 
@@ -55,16 +65,11 @@ fn may_relay(listener: &Listener, address: IpAddr) -> bool {
     listener.allow_from.iter().any(|network| network.contains(&address))
 }
 
-/// Whether bytes are there that came before our greeting: no client that knows
-/// the protocol sends any (RFC 5321 §4.3.1).
-fn talks_early(stream: &TcpStream) -> bool {
-    use rustix::net::{RecvFlags, recv};
-    let mut byte = [0u8; 1];
-    matches!(recv(stream, &mut byte, RecvFlags::PEEK | RecvFlags::DONTWAIT), Ok((_, count)) if count > 0)
-}
-
-async fn turn_away(mut stream: TcpStream, reply: &[u8]) {
+async fn turn_away(mut stream: impl AsyncWrite + Unpin, reply: &[u8]) {
+    let farewell = async {
+        stream.write_all(reply).await?;
+        stream.shutdown().await
+    };
     // Whether it arrives is the client's affair.
-    let _ = tokio::time::timeout(Duration::from_secs(5), stream.write_all(reply)).await;
-    let _ = stream.shutdown().await;
+    let _ = tokio::time::timeout(Duration::from_secs(5), farewell).await;
 }

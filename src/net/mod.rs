@@ -1,18 +1,23 @@
-//! Sockets: listeners that let clients in, and connections that obey the
+//! Sockets: listeners that let clients in, TLS, and connections that obey the
 //! session machine.
 
 pub mod connection;
 pub mod gate;
 pub mod listener;
+pub mod tls;
+pub mod wire;
 
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::{Limits, Listener};
+use crate::config::Limits;
 use crate::dedup::{Heart, Services};
 use crate::message::Budget;
+use crate::metrics::Metrics;
+
+use tls::Port;
 
 /// What every connection works with.
 #[derive(Debug)]
@@ -23,6 +28,8 @@ pub struct Shared {
     pub live: ArcSwap<Live>,
     /// The memory that messages may take together.
     pub budget: Arc<Budget>,
+    /// Where handshakes are counted.
+    pub metrics: Arc<Metrics>,
     /// Who is in.
     pub gate: Arc<gate::Gate>,
     /// Cancelled when the process is to end: no new connections, and idle
@@ -38,6 +45,7 @@ pub struct Live {
     pub services: Arc<Services>,
     /// Bounds on what one client or message may cost.
     pub limits: Limits,
-    /// The listeners, by name; their addresses do not change.
-    pub listeners: Vec<Listener>,
+    /// The listeners, by name, with their certificates; their addresses do not
+    /// change.
+    pub ports: Vec<Port>,
 }

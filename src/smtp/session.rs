@@ -199,7 +199,7 @@ impl<P: Policy> Session<P> {
             }
         };
         let action = match Command::parse(line) {
-            Ok(command) => self.command(command, body),
+            Ok(command) => self.command(command, &input[used..], body),
             Err(reply) => {
                 self.fault(reply);
                 self.go_on()
@@ -216,7 +216,7 @@ impl<P: Policy> Session<P> {
         (used, Action::Read)
     }
 
-    fn command(&mut self, command: Command, body: &mut Vec<u8>) -> Action {
+    fn command(&mut self, command: Command, behind: &[u8], body: &mut Vec<u8>) -> Action {
         match command {
             Command::Helo(name) => self.hello(name, false),
             Command::Ehlo(name) => self.hello(name, true),
@@ -234,7 +234,7 @@ impl<P: Policy> Session<P> {
             Command::Vrfy => self.reply(Reply::new(252, "2.5.0 send some mail, the upstream will tell")),
             Command::Help => self.reply(Reply::new(214, "2.0.0 an SMTP relay that sends every e-mail once")),
             Command::Quit => self.end(Reply::new(221, "2.0.0 bye")),
-            Command::StartTls => return self.start_tls(),
+            Command::StartTls => return self.start_tls(behind),
             Command::Auth { mechanism, initial_response } => return self.auth(mechanism, initial_response),
         }
         self.go_on()

@@ -38,10 +38,17 @@ impl<P: Policy> Session<P> {
         text
     }
 
-    pub(super) fn start_tls(&mut self) -> Action {
+    /// What is `behind` the command came in clear, from whoever sits on the way
+    /// for all we know: it must not be taken for what the client says under TLS
+    /// (RFC 3207 §6), and no honest client sends it.
+    pub(super) fn start_tls(&mut self, behind: &[u8]) -> Action {
         if !self.settings.offers.starttls {
             self.fault(Reply::new(502, "5.5.1 STARTTLS is not offered"));
             return self.go_on();
+        }
+        if !behind.is_empty() {
+            self.end(Reply::new(554, "5.5.0 nothing may follow STARTTLS before the handshake"));
+            return Action::Close;
         }
         self.state = State::Suspended;
         self.reply(Reply::new(220, "2.0.0 go ahead"));

@@ -68,8 +68,8 @@ pub enum Action {
     Read,
     /// The message is whole: decide on it, then call [`super::Session::delivered`].
     Deliver(Box<Delivery>),
-    /// Write the output, make sure that no input is left over, shake hands,
-    /// then call [`super::Session::tls_established`].
+    /// Write the output, shake hands, then call
+    /// [`super::Session::tls_established`]. No input is left over.
     StartTls,
     /// Check the credentials, then call [`super::Session::authenticated`].
     Authenticate {

@@ -1,0 +1,181 @@
+//! From the files of a listener to what rustls works with.
+
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::sync::Arc;
+
+use rustls::client::verify_server_name;
+use rustls::crypto::CryptoProvider;
+use rustls::crypto::ring::{Ticketer, default_provider};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::server::danger::ClientCertVerifier;
+use rustls::server::{ClientHello, ParsedCertificate, ResolvesServerCert, WebPkiClientVerifier};
+use rustls::sign::CertifiedKey;
+use rustls::{Error, InconsistentKeys, RootCertStore, ServerConfig};
+use x509_parser::prelude::{FromDer, X509Certificate};
+
+use crate::clock::Timestamp;
+use crate::config::{KeyPair, ListenerTls, TlsFile};
+
+use super::TlsFault;
+
+/// What the files make together.
+pub(super) struct Loaded {
+    pub(super) config: Arc<ServerConfig>,
+    pub(super) warnings: Vec<String>,
+}
+
+/// Reads all files of a listener.
+pub(super) fn load(settings: &ListenerTls, now: Timestamp) -> Result<Loaded, TlsFault> {
+    let provider = Arc::new(default_provider());
+    let mut warnings = Vec::new();
+    let mut keys = Vec::new();
+    for pair in &settings.key_pairs {
+        keys.push(Arc::new(certified_key(pair, &provider, now, &mut warnings)?));
+    }
+    let other = |error: Error| TlsFault(format!("TLS can't be set up: {error}"));
+    let builder = ServerConfig::builder_with_provider(provider.clone())
+        .with_safe_default_protocol_versions()
+        .map_err(other)?;
+    let builder = match &settings.client_ca {
+        Some(file) => builder.with_client_cert_verifier(verifier(file, provider)?),
+        None => builder.with_no_client_auth(),
+    };
+    let mut config = builder.with_cert_resolver(Arc::new(ByName(keys)));
+    // For clients that take no tickets, rustls remembers sessions by itself.
+    config.ticketer = Ticketer::new().map_err(other)?;
+    Ok(Loaded { config: Arc::new(config), warnings })
+}
+
+fn fault(file: &TlsFile, what: &str) -> TlsFault {
+    TlsFault(format!("{}: {}: {what}", file.named_by, file.path.display()))
+}
+
+fn read(file: &TlsFile) -> Result<Vec<u8>, TlsFault> {
+    std::fs::read(&file.path).map_err(|error| fault(file, &format!("can't be read: {error}")))
+}
+
+fn certificates(file: &TlsFile) -> Result<Vec<CertificateDer<'static>>, TlsFault> {
+    let pem = read(file)?;
+    let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
+    match certificates {
+        Ok(certificates) if certificates.is_empty() => {
+            Err(fault(file, "there is no certificate in it; one begins with -----BEGIN CERTIFICATE-----"))
+        }
+        Ok(certificates) => Ok(certificates),
+        Err(error) => Err(fault(file, &format!("not valid PEM: {error}"))),
+    }
+}
+
+fn certified_key(
+    pair: &KeyPair,
+    provider: &CryptoProvider,
+    now: Timestamp,
+    warnings: &mut Vec<String>,
+) -> Result<CertifiedKey, TlsFault> {
+    let chain = certificates(&pair.certificate)?;
+    if let Some(first) = chain.first() {
+        let validity = validity(first, now)
+            .ok_or_else(|| fault(&pair.certificate, "the first certificate in it can't be understood"))?;
+        warnings.extend(validity.warning().map(|what| fault(&pair.certificate, what).0));
+    }
+    let pem = read(&pair.private_key)?;
+    let key = PrivateKeyDer::from_pem_slice(&pem).map_err(|_| {
+        fault(&pair.private_key, "there is no private key in it that can be used; it must not be encrypted")
+    })?;
+    CertifiedKey::from_der(chain, key, provider).map_err(|error| match error {
+        Error::InconsistentKeys(InconsistentKeys::KeyMismatch) => {
+            let certificate = pair.certificate.path.display();
+            fault(&pair.private_key, &format!("this key does not belong to the certificate in {certificate}"))
+        }
+        error => fault(&pair.private_key, &format!("this key can't be used: {error}")),
+    })
+}
+
+fn verifier(file: &TlsFile, provider: Arc<CryptoProvider>) -> Result<Arc<dyn ClientCertVerifier>, TlsFault> {
+    let mut roots = RootCertStore::empty();
+    for certificate in certificates(file)? {
+        roots.add(certificate).map_err(|error| fault(file, &format!("can't be a CA: {error}")))?;
+    }
+    // Whoever has no certificate may still relay from where anybody may.
+    WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
+        .allow_unauthenticated()
+        .build()
+        .map_err(|error| fault(file, &format!("can't be used to check clients: {error}")))
+}
+
+/// When a certificate may be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Validity {
+    Now,
+    Over,
+    NotYet,
+}
+
+impl Validity {
+    fn warning(self) -> Option<&'static str> {
+        match self {
+            Validity::Now => None,
+            Validity::Over => Some("this certificate has expired: clients that check it will not go on"),
+            Validity::NotYet => {
+                Some("this certificate is not valid yet: clients that check it will not go on")
+            }
+        }
+    }
+}
+
+fn validity(certificate: &CertificateDer<'_>, now: Timestamp) -> Option<Validity> {
+    let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
+    let validity = certificate.validity();
+    let now = i64::try_from(now.as_millis() / 1000).unwrap_or(i64::MAX);
+    Some(if validity.not_after.timestamp() < now {
+        Validity::Over
+    } else if validity.not_before.timestamp() > now {
+        Validity::NotYet
+    } else {
+        Validity::Now
+    })
+}
+
+/// Shows each client the certificate that has the name it asks for, else the
+/// first; of several, one whose kind of key the client can check.
+#[derive(Debug)]
+struct ByName(Vec<Arc<CertifiedKey>>);
+
+impl ResolvesServerCert for ByName {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let name = hello.server_name().and_then(|name| ServerName::try_from(name).ok());
+        let fits = |key: &&Arc<CertifiedKey>| key.key.choose_scheme(hello.signature_schemes()).is_some();
+        let named = name.and_then(|name| self.0.iter().filter(fits).find(|key| has_name(key, &name)));
+        named.or_else(|| self.0.iter().find(fits)).or(self.0.first()).cloned()
+    }
+}
+
+fn has_name(key: &CertifiedKey, name: &ServerName<'_>) -> bool {
+    let certificate = key.end_entity_cert().and_then(ParsedCertificate::try_from);
+    certificate.is_ok_and(|certificate| verify_server_name(&certificate, name).is_ok())
+}
+
+/// How the files looked: whatever replaces or writes one changes its stamp.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Stamps(Vec<Option<Stamp>>);
+
+#[derive(Debug, PartialEq, Eq)]
+struct Stamp {
+    modified: (i64, i64),
+    size: u64,
+    inode: u64,
+}
+
+impl Stamps {
+    pub(super) fn of(settings: &ListenerTls) -> Self {
+        let pairs = settings.key_pairs.iter().flat_map(|pair| [&pair.certificate, &pair.private_key]);
+        Self(pairs.chain(&settings.client_ca).map(|file| stamp(&file.path)).collect())
+    }
+}
+
+fn stamp(path: &Path) -> Option<Stamp> {
+    let seen = std::fs::metadata(path).ok()?;
+    Some(Stamp { modified: (seen.mtime(), seen.mtime_nsec()), size: seen.size(), inode: seen.ino() })
+}
