@@ -138,6 +138,9 @@ mod tests {
             warnings(&format!("[[listener]]\ntenant_header = \"X-T\"\n{}", rule("a", "tenant = \"s\""))),
             [""; 0]
         );
+        let by_certificate =
+            "[[listener]]\ntls = \"implicit\"\ncertificate = \"c\"\nprivate_key = \"k\"\nclient_ca = \"a\"\n";
+        assert_eq!(warnings(&format!("{by_certificate}{}", rule("a", "tenant = \"s\""))), [""; 0]);
     }
 
     #[test]

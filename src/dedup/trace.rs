@@ -119,6 +119,26 @@ mod tests {
     }
 
     #[test]
+    fn the_protocol_tells_tls_and_internationalized_addresses() {
+        let word = |channel, smtputf8, extended| {
+            let name = ClientName { name: "app".into(), extended };
+            let client = "192.0.2.7:1".parse().unwrap();
+            let (session, listener) = ("s1".into(), "l".into());
+            let source = Source { session, listener, channel, user: None, tenant_header: None, client, name };
+            let parameters = MailParameters { smtputf8, ..MailParameters::default() };
+            let envelope = Envelope { reverse_path: Path::Null, parameters, recipients: Vec::new() };
+            let field = received("relay.example", &source, &envelope, Timestamp::default());
+            field.split(" with ").nth(1).and_then(|rest| rest.split(' ').next()).unwrap().to_owned()
+        };
+        assert_eq!(word(Channel::Clear, false, false), "SMTP");
+        assert_eq!(word(Channel::Clear, false, true), "ESMTP");
+        assert_eq!(word(Channel::Clear, true, true), "UTF8SMTP");
+        assert_eq!(word(Channel::Encrypted, false, false), "ESMTPS");
+        assert_eq!(word(Channel::Encrypted, false, true), "ESMTPS");
+        assert_eq!(word(Channel::Encrypted, true, true), "UTF8SMTPS");
+    }
+
+    #[test]
     fn several_recipients_are_not_named() {
         assert!(!field("app", "[2001:db8::1]:1", &["a@x.example", "b@x.example"]).contains("for"));
         assert!(field("app", "[2001:db8::1]:1", &["a@x.example"]).contains("([IPv6:2001:db8::1])"));

@@ -114,6 +114,19 @@ impl Client {
         }
     }
 
+    /// Everything that still comes until the connection ends.
+    pub fn rest(&mut self) -> Vec<u8> {
+        let mut rest = Vec::new();
+        let _ = self.stream.read_to_end(&mut rest);
+        rest
+    }
+
+    /// The socket, for somebody who goes on in another language.
+    pub fn into_stream(self) -> TcpStream {
+        assert!(self.stream.buffer().is_empty(), "something came unasked for");
+        self.stream.into_inner()
+    }
+
     /// Says no more, but still listens.
     pub fn finish(&mut self) {
         self.stream.get_ref().shutdown(Shutdown::Write).unwrap();

@@ -68,3 +68,63 @@ impl<P: Policy> Session<P> {
         Action::Authenticate { mechanism, initial_response }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::Offers;
+    use super::*;
+    use crate::smtp::data::BareNewlines;
+
+    struct Allow;
+
+    impl Policy for Allow {
+        fn check(&mut self, _: Step<'_>) -> Option<Reply> {
+            None
+        }
+    }
+
+    fn session() -> Session<Allow> {
+        let settings = Settings {
+            hostname: "relay.test".to_owned(),
+            max_message_size: 1000,
+            max_recipients: 10,
+            max_errors: 10,
+            bare_newlines: BareNewlines::Normalize,
+            offers: Offers { starttls: true, ..Offers::default() },
+        };
+        let mut session = Session::new(settings, Allow);
+        session.output().clear();
+        session
+    }
+
+    fn said(session: &mut Session<Allow>) -> String {
+        String::from_utf8(std::mem::take(session.output())).unwrap()
+    }
+
+    #[test]
+    fn starttls_forgets_what_was_said_before_it() {
+        let mut session = session();
+        let mut body = Vec::new();
+        session.step(b"EHLO c.test\r\n", &mut body);
+        assert!(said(&mut session).contains("STARTTLS\r\n"));
+        session.step(b"MAIL FROM:<a@a.test>\r\n", &mut body);
+        said(&mut session);
+        assert!(matches!(session.step(b"STARTTLS\r\n", &mut body), (10, Action::StartTls)));
+        assert_eq!(said(&mut session), "220 2.0.0 go ahead\r\n");
+        session.tls_established(Offers::default());
+        assert!(session.client().is_none() && session.is_idle());
+        session.step(b"EHLO c.test\r\n", &mut body);
+        assert!(!said(&mut session).contains("STARTTLS"));
+    }
+
+    #[test]
+    fn whatever_is_behind_starttls_ends_the_session() {
+        for behind in [&b"MAIL FROM:<x@y.test>\r\n"[..], b"MAI", b"\n", b"\x16\x03\x01"] {
+            let mut session = session();
+            let input = [b"STARTTLS\r\n", behind].concat();
+            assert!(matches!(session.step(&input, &mut Vec::new()), (_, Action::Close)), "{behind:?}");
+            assert!(said(&mut session).starts_with("554 5.5.0 "));
+            assert!(matches!(session.step(behind, &mut Vec::new()), (_, Action::Close)), "it is over");
+        }
+    }
+}
