@@ -142,6 +142,8 @@ impl Far {
 fn settings(addresses: &[&str]) -> config::Upstream {
     config::Upstream {
         addresses: addresses.iter().map(|&address| address.to_owned()).collect(),
+        tls: None,
+        credentials: None,
         pool_size: 2,
         idle_timeout: Duration::from_secs(30),
         idempotency_header: None,
