@@ -1,7 +1,10 @@
 //! A scripted upstream, and what the tests of this module share.
 
+mod auth;
+mod certs;
 mod health;
 mod pooling;
+mod tls;
 mod wire;
 
 use std::io::Write as _;

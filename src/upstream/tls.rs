@@ -72,7 +72,7 @@ fn explain(error: &io::Error) -> String {
     }
     let text = error.to_string();
     let remedy = match error.get_ref().and_then(|error| error.downcast_ref::<Error>()) {
-        Some(Error::InvalidCertificate(CertificateError::UnknownIssuer)) => {
+        Some(Error::InvalidCertificate(CertificateError::UnknownIssuer | CertificateError::BadSignature)) => {
             "; if its CA is to be trusted, name it in upstream.ca_file"
         }
         Some(Error::InvalidCertificate(
