@@ -71,6 +71,29 @@ fn smtp_source_reaches_postfix() {
     each_once(&arrived(&postfix, 60));
 }
 
+#[test]
+fn mail_reaches_postfix_over_starttls() {
+    let made = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let (certificate, key) = (directory.path().join("cert.pem"), directory.path().join("key.pem"));
+    std::fs::write(&certificate, made.cert.pem()).unwrap();
+    std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
+    let postfix = Postfix::with_tls(&certificate, &key);
+    let tls = format!("tls = \"starttls\"\nca_file = {certificate:?}");
+    let proxy = Setup::new(postfix.address()).dedup("chain = [\"message-id\"]").upstream(&tls).start();
+    smtp_source(&proxy, 40, 4, &["-l", "3000"]);
+    each_once(&arrived(&postfix, 40));
+    let checked = proxy.setup.run(&["check"]);
+    let said = String::from_utf8(checked.stdout).unwrap();
+    assert!(said.trim_end().ends_with("; TLS 1.3, certificate verified"), "{said}");
+
+    // With the system's roots it is a stranger, and gets nothing.
+    let strict = Setup::new(postfix.address()).upstream("tls = \"starttls\"");
+    let checked = strict.run(&["check"]);
+    let said = String::from_utf8(checked.stderr).unwrap();
+    assert!(!checked.status.success() && said.contains("ca_file"), "{said}");
+}
+
 /// E-mails that are awkward in different ways.
 fn awkward() -> Vec<Vec<u8>> {
     let long = format!("{}\r\n", "x".repeat(990)).repeat(3);

@@ -4,11 +4,12 @@ use std::io::Write;
 
 use super::{CliFault, ConfigArgs, runtime};
 use crate::clock::{Clock, SystemClock};
+use crate::config;
 use crate::config::values::format_duration;
-use crate::config::{Config, Mode, Store, Strategy, TlsStart};
+use crate::config::{Config, Mode, Store, Strategy, TlsManner, TlsStart};
 use crate::net::tls::Port;
 use crate::smtp::client::Capabilities;
-use crate::upstream::Upstream;
+use crate::upstream::{Probed, Upstream};
 
 /// Arguments of `check`.
 #[derive(Clone, Debug, clap::Args)]
@@ -32,11 +33,9 @@ pub fn run(args: CheckArgs) -> Result<(), CliFault> {
         writeln!(out, "warning: {warning}")?;
     }
     super::print(&out)?;
-    let upstream = Upstream::new(config.upstream, config.hostname);
+    let upstream = Upstream::new(config.upstream.clone(), config.hostname);
     match runtime()?.block_on(upstream.probe()) {
-        Ok((address, offered)) => {
-            super::print(format!("{address}: answers, {}\n", said(&offered)).as_bytes())
-        }
+        Ok(found) => super::print(format!("{}\n", answered(&found, &config.upstream)).as_bytes()),
         Err(fault) => Err(CliFault::Failed(format!("the upstream does not answer: {fault}"))),
     }
 }
@@ -58,7 +57,15 @@ fn describe(config: &Config, out: &mut impl Write) -> std::io::Result<()> {
         let text = format!("{} ({}){tls}, relays for {}", listener.address, listener.name, from.join(", "));
         writeln!(out, "{}", line("listener", text))?;
     }
-    writeln!(out, "{}", line("upstream", config.upstream.addresses.join(", then ")))?;
+    let mut text = config.upstream.addresses.join(", then ");
+    if let Some(tls) = &config.upstream.tls {
+        text += match tls.manner {
+            TlsManner::Opportunistic => "; STARTTLS where offered, unverified",
+            TlsManner::StartTls => "; STARTTLS required, verified",
+            TlsManner::Implicit => "; implicit TLS, verified",
+        };
+    }
+    writeln!(out, "{}", line("upstream", text))?;
     let store = match &config.store {
         Store::Memory => "memory: nothing survives the process".to_owned(),
         Store::Sled { path } => format!("sled in {}", path.display()),
@@ -85,6 +92,22 @@ fn describe(config: &Config, out: &mut impl Write) -> std::io::Result<()> {
     Ok(())
 }
 
+/// What the upstream offers, how it was secured, and who we are to it.
+fn answered(found: &Probed, settings: &config::Upstream) -> String {
+    let mut text = format!("{}: answers, {}", found.address, said(&found.capabilities));
+    if let Some(tls) = &settings.tls {
+        let verified = if tls.manner.verifies() { "verified" } else { "not verified" };
+        text += &match found.tls {
+            Some(version) => format!("; {version}, certificate {verified}"),
+            None => "; in clear".to_owned(),
+        };
+    }
+    if let Some(account) = &settings.credentials {
+        text += &format!("; authenticated as {:?}", account.username);
+    }
+    text
+}
+
 /// The extensions that matter to us, as EHLO names them.
 fn said(offered: &Capabilities) -> String {
     let keywords: Vec<&str> = [
@@ -103,6 +126,29 @@ fn said(offered: &Capabilities) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn how_the_upstream_is_reached_is_said() {
+        let text = "[upstream]\naddress = \"localhost:25\"\ntls = \"opportunistic\"\nusername = \"me\"\n\
+                    password = \"hunter2\"";
+        let config = Config::parse(text, "m.toml", std::iter::empty()).unwrap();
+        let mut found = Probed {
+            address: "localhost:25".to_owned(),
+            capabilities: Capabilities { pipelining: true, ..Capabilities::default() },
+            tls: Some("TLS 1.3"),
+        };
+        assert_eq!(
+            answered(&found, &config.upstream),
+            "localhost:25: answers, PIPELINING; TLS 1.3, certificate not verified; authenticated as \"me\""
+        );
+        found.tls = None;
+        assert_eq!(
+            answered(&found, &config.upstream),
+            "localhost:25: answers, PIPELINING; in clear; authenticated as \"me\""
+        );
+        let plain = config::Upstream { tls: None, credentials: None, ..config.upstream };
+        assert_eq!(answered(&found, &plain), "localhost:25: answers, PIPELINING");
+    }
 
     #[test]
     fn what_was_found_is_said_briefly() {

@@ -13,6 +13,7 @@ use serde::de::value::StrDeserializer;
 use super::policy::FieldRef;
 use super::rule::Glob;
 use super::section::{Converted, Problem};
+use super::secure::Secret;
 use super::tree::{Node, Value, list_from_variable};
 use super::{Exclude, values};
 
@@ -33,6 +34,14 @@ fn as_text(node: &Node) -> Option<&str> {
 /// Any text.
 pub(super) fn text(node: &Node) -> Converted<String> {
     as_text(node).map_or_else(|| no(node, "a text", "it between quotes"), |text| Ok(text.to_owned()))
+}
+
+/// A text that no fault may quote.
+pub(super) fn secret(node: &Node) -> Converted<Secret> {
+    match as_text(node) {
+        Some(text) if !text.contains('\0') => Ok(Secret::new(text.to_owned())),
+        _ => Err(Problem::at(node, "is not a text without NUL; write it between quotes")),
+    }
 }
 
 /// Whether the value is this text.

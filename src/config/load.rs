@@ -6,18 +6,18 @@ use std::time::Duration;
 
 mod dedup;
 mod tls;
+mod upstream;
 
 use super::check;
 use super::convert::{
-    boolean, choice, count, domain, duration, host_and_port, is_false, is_text, list_of, name, network,
-    one_or_more, optional_address, optional_header, optional_path, path, positive_duration, size,
-    socket_address, some_of, text,
+    choice, count, domain, duration, is_false, is_text, list_of, name, network, optional_address,
+    optional_header, optional_path, path, positive_duration, size, socket_address, some_of, text,
 };
 use super::section::{ConfigFault, Problem, Reader, Section};
 use super::tree::{self, Node, Origin};
 use super::{
     AddressFrom, Admin, BareNewlines, Config, Limits, Listener, Log, LogFormat, LogLevel, Redact, Store,
-    Upstream, UpstreamTimeouts, values,
+    values,
 };
 
 const MINUTE: u64 = 60;
@@ -77,7 +77,7 @@ fn read(root: Section<'_>) -> Config {
     let mut config = Config {
         hostname: hostname.unwrap_or_else(values::machine_name),
         drain,
-        upstream: upstream(root.table("upstream")),
+        upstream: upstream::upstream(root.table("upstream")),
         store: store(root.table("store")),
         dedup: dedup::dedup(root.table("dedup")),
         rules: Vec::new(),
@@ -133,42 +133,6 @@ fn listener(section: &Section<'_>) -> Listener {
         tenant_header: section.get("tenant_header", None, optional_header),
         tls,
     }
-}
-
-fn upstream(section: Section<'_>) -> Upstream {
-    section.later("tls", "\"off\"", |node| is_text(node, "off"));
-    for key in ["ca_file", "username", "password", "password_file"] {
-        section.later(key, "\"\"", |node| is_text(node, ""));
-    }
-    let address = one_or_more(host_and_port, "name at least one host:port");
-    let upstream = Upstream {
-        addresses: section.require(
-            "address",
-            "write where mail goes, such as \"smtp.example.com:587\"",
-            address,
-        ),
-        pool_size: section.get("pool_size", 20, count(0)),
-        idle_timeout: section.get("idle_timeout", Duration::from_secs(30), duration),
-        idempotency_header: section.get("idempotency_header", None, optional_header),
-        received_header: section.get("received_header", true, boolean),
-        timeouts: timeouts(section.table("timeouts")),
-    };
-    section.close();
-    upstream
-}
-
-fn timeouts(section: Section<'_>) -> UpstreamTimeouts {
-    let span = |key, seconds| section.get(key, Duration::from_secs(seconds), positive_duration);
-    let timeouts = UpstreamTimeouts {
-        connect: span("connect", 30),
-        greeting: span("greeting", 5 * MINUTE),
-        envelope: span("envelope", 5 * MINUTE),
-        data: span("data", 2 * MINUTE),
-        block: span("block", 3 * MINUTE),
-        completion: span("completion", 10 * MINUTE),
-    };
-    section.close();
-    timeouts
 }
 
 fn store(section: Section<'_>) -> Store {

@@ -7,6 +7,7 @@ mod load;
 mod policy;
 mod rule;
 mod section;
+mod secure;
 #[cfg(test)]
 mod tests;
 mod tls;
@@ -28,6 +29,7 @@ pub use policy::{
 };
 pub use rule::{Glob, Match, Rule};
 pub use section::ConfigFault;
+pub use secure::{Credentials, Secret, TlsClient, TlsManner, UpstreamTls};
 pub use tls::{KeyPair, ListenerTls, TlsFile, TlsStart};
 pub use values::{parse_duration, parse_ttl};
 
@@ -76,6 +78,10 @@ pub struct Listener {
 pub struct Upstream {
     /// `host:port`, tried in order; at least one.
     pub addresses: Vec<String>,
+    /// How connections are secured; `None`: not at all.
+    pub tls: Option<UpstreamTls>,
+    /// The account that we have there.
+    pub credentials: Option<Credentials>,
     /// Idle connections kept.
     pub pool_size: usize,
     /// How long an idle connection is kept.

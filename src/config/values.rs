@@ -143,6 +143,12 @@ pub(super) fn is_host_and_port(text: &str) -> bool {
     is_host(host) && !numeric && whole_number(port).is_some_and(|port| (1..=65_535).contains(&port))
 }
 
+/// The host of a `host:port`, without the brackets of an IPv6 address.
+pub fn host_of(address: &str) -> &str {
+    let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
+    host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host)
+}
+
 /// The machine's own name, where it is a usable one.
 pub fn machine_name() -> String {
     let name = rustix::system::uname().nodename().to_string_lossy().into_owned();

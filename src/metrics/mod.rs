@@ -28,8 +28,10 @@ pub const MEDIA_TYPE: &str = "application/openmetrics-text; version=1.0.0; chars
 /// A part of what an upstream does for a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum UpstreamPhase {
-    /// From looking its name up to its answer to EHLO.
+    /// From looking its name up to its answer to EHLO or AUTH, without TLS.
     Connect,
+    /// The TLS handshake.
+    Tls,
     /// The waits for MAIL, RCPT and DATA or BDAT.
     Envelope,
     /// Sending the content.
@@ -89,7 +91,7 @@ pub enum HandshakeResult {
     Failed,
 }
 
-const PHASES: [&str; 4] = ["connect", "envelope", "body", "completion"];
+const PHASES: [&str; 5] = ["connect", "tls", "envelope", "body", "completion"];
 const OPERATIONS: [&str; 13] = [
     "claim", "commit", "settle", "release", "get", "list", "forget", "resolve", "import", "count", "counts",
     "census", "sweep",

@@ -14,7 +14,7 @@
 //!
 //! STARTTLS and AUTH are commands like the others and find their place between
 //! `ehlo` and `mail`; what came before a handshake dies with the `Client` that
-//! read it.
+//! read it, and [`Client::secured`] goes on.
 
 mod capabilities;
 mod commands;
@@ -39,6 +39,10 @@ pub enum Due {
     Ehlo,
     /// HELO.
     Helo,
+    /// STARTTLS.
+    StartTls,
+    /// AUTH, or an answer to a challenge of it.
+    Auth,
     /// RSET.
     Reset,
     /// MAIL.
@@ -57,12 +61,17 @@ pub enum Due {
 
 impl Due {
     /// Whether the reply is of a class that may answer this
-    /// (RFC 5321 §4.3.2). DATA is the only command that asks for more.
+    /// (RFC 5321 §4.3.2). Only DATA and AUTH ask for more; what begins TLS or
+    /// says who we are has one code for it (RFC 3207 §4, RFC 4954 §6).
     fn admits(self, reply: &Reply) -> bool {
-        match reply.class() {
-            Class::Success => self != Due::Data,
-            Class::Intermediate => self == Due::Data && reply.code() == 354,
-            Class::Transient | Class::Permanent => true,
+        match (reply.class(), self) {
+            (Class::Success, Due::StartTls) => reply.code() == 220,
+            (Class::Success, Due::Auth) => reply.code() == 235,
+            (Class::Success, due) => due != Due::Data,
+            (Class::Intermediate, Due::Data) => reply.code() == 354,
+            (Class::Intermediate, Due::Auth) => reply.code() == 334,
+            (Class::Intermediate, _) => false,
+            (Class::Transient | Class::Permanent, _) => true,
         }
     }
 
@@ -77,6 +86,8 @@ impl fmt::Display for Due {
             Due::Greeting => "the greeting",
             Due::Ehlo => "EHLO",
             Due::Helo => "HELO",
+            Due::StartTls => "STARTTLS",
+            Due::Auth => "AUTH",
             Due::Reset => "RSET",
             Due::Mail => "MAIL",
             Due::Recipient(_) => "RCPT",
@@ -152,6 +163,12 @@ impl Client {
             capabilities: Capabilities::default(),
             early: false,
         }
+    }
+
+    /// A connection behind the handshake that STARTTLS began: nothing is due,
+    /// and what was said in clear is not known (RFC 3207 §4.2).
+    pub fn secured() -> Self {
+        Self { due: VecDeque::new(), ..Self::new() }
     }
 
     /// What the upstream offers; nothing before its reply to EHLO was read.

@@ -25,9 +25,13 @@ use crate::smtp::reply::Reply;
 const READ: usize = 4 * 1024;
 
 /// What carries a connection.
-pub(super) trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
-
-impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
+pub(super) trait Stream: AsyncRead + AsyncWrite + Unpin + Send {
+    /// Whether it has read octets that it can't hand out yet: the first part
+    /// of a TLS record.
+    fn holds_part(&self) -> bool {
+        false
+    }
+}
 
 /// How a write ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,9 +75,19 @@ pub(super) struct Connection<S> {
 impl<S: Stream> Connection<S> {
     /// A connection just made to `address`.
     pub(super) fn new(stream: S, address: Arc<str>, timeouts: UpstreamTimeouts) -> Self {
+        Self::with(Client::new(), stream, address, timeouts)
+    }
+
+    /// A connection on which STARTTLS was followed by a handshake: EHLO is
+    /// said anew.
+    pub(super) fn secured(stream: S, address: Arc<str>, timeouts: UpstreamTimeouts) -> Self {
+        Self::with(Client::secured(), stream, address, timeouts)
+    }
+
+    fn with(client: Client, stream: S, address: Arc<str>, timeouts: UpstreamTimeouts) -> Self {
         Self {
             stream,
-            client: Client::new(),
+            client,
             address,
             timeouts,
             output: Vec::new(),
@@ -96,12 +110,21 @@ impl<S: Stream> Connection<S> {
         At { address: self.address.clone(), phase }
     }
 
-    /// Waits for the greeting and introduces us, with HELO where EHLO is
-    /// refused for good (RFC 5321 §3.2).
+    /// What carries it.
+    pub(super) fn stream(&self) -> &S {
+        &self.stream
+    }
+
+    /// Waits for the greeting and introduces us.
     pub(super) async fn hello(&mut self, hostname: &str) -> Result<(), UpstreamFault> {
-        let limit = self.timeouts.greeting;
-        let (_, greeting) = self.reply(limit).await?;
+        let (_, greeting) = self.reply(self.timeouts.greeting).await?;
         self.willing(Phase::Greeting, greeting)?;
+        self.introduce(hostname).await
+    }
+
+    /// EHLO, and HELO where that is refused for good (RFC 5321 §3.2).
+    pub(super) async fn introduce(&mut self, hostname: &str) -> Result<(), UpstreamFault> {
+        let limit = self.timeouts.greeting;
         self.client.ehlo(hostname, &mut self.output);
         self.flush(Phase::Hello, limit).await?;
         let (_, reply) = self.reply(limit).await?;
@@ -112,6 +135,19 @@ impl<S: Stream> Connection<S> {
         self.flush(Phase::Hello, limit).await?;
         let (_, reply) = self.reply(limit).await?;
         self.willing(Phase::Hello, reply)
+    }
+
+    /// STARTTLS, and the bare stream when it is granted: the handshake is next.
+    /// Octets behind the grant came in clear, from whomever; they are a fault,
+    /// and what was read so far ends here (RFC 3207 §4.2, §6).
+    pub(super) async fn start_tls(mut self) -> Result<S, UpstreamFault> {
+        let limit = self.timeouts.greeting;
+        self.client.starttls(&mut self.output);
+        self.flush(Phase::Tls, limit).await?;
+        let (_, reply) = self.reply(limit).await?;
+        self.willing(Phase::Tls, reply)?;
+        self.check_quiet(Phase::Tls)?;
+        Ok(self.stream)
     }
 
     /// One RSET and its reply within `limit`.
@@ -215,7 +251,9 @@ impl<S: Stream> Connection<S> {
     }
 
     /// Looks once at the read side without waiting: whatever is there when
-    /// nothing is due, the end of the stream included, is a fault.
+    /// nothing is due, the end of the stream included, is a fault. Over TLS,
+    /// that is what was said, in whole or in part; the tickets and alike that
+    /// TLS sends for itself are taken in and are nothing.
     pub(super) fn check_quiet(&mut self, phase: Phase) -> Result<(), UpstreamFault> {
         self.phase = phase;
         let mut cx = Context::from_waker(Waker::noop());
@@ -224,7 +262,7 @@ impl<S: Stream> Connection<S> {
         }
         match self.client.next_reply() {
             Err(fault) => Err(self.protocol(fault)),
-            Ok(None) if self.is_quiet() => Ok(()),
+            Ok(None) if self.is_quiet() && !self.stream.holds_part() => Ok(()),
             Ok(_) => Err(self.protocol(ProtocolFault::Early(None))),
         }
     }
@@ -257,10 +295,17 @@ impl<S: Stream> Connection<S> {
         bytes: &[u8],
         count: &mut usize,
     ) -> Poll<Result<Written, UpstreamFault>> {
-        while *count < bytes.len() {
-            match Pin::new(&mut self.stream).poll_write(cx, &bytes[*count..]) {
-                Poll::Ready(Ok(0)) => return Poll::Ready(Err(self.closed(None))),
-                Poll::Ready(Ok(n)) => *count += n,
+        loop {
+            let stream = Pin::new(&mut self.stream);
+            let handed = if *count < bytes.len() {
+                stream.poll_write(cx, &bytes[*count..]).map_ok(Some)
+            } else {
+                stream.poll_flush(cx).map_ok(|()| None)
+            };
+            match handed {
+                Poll::Ready(Ok(None)) => return Poll::Ready(Ok(Written::All)),
+                Poll::Ready(Ok(Some(0))) => return Poll::Ready(Err(self.closed(None))),
+                Poll::Ready(Ok(Some(n))) => *count += n,
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(self.closed(Some(&error)))),
                 Poll::Pending => {
                     if ready!(self.poll_listen(cx))? == Written::Refused {
@@ -268,10 +313,6 @@ impl<S: Stream> Connection<S> {
                     }
                 }
             }
-        }
-        match ready!(Pin::new(&mut self.stream).poll_flush(cx)) {
-            Ok(()) => Poll::Ready(Ok(Written::All)),
-            Err(error) => Poll::Ready(Err(self.closed(Some(&error)))),
         }
     }
 
@@ -319,7 +360,8 @@ impl<S: Stream> Connection<S> {
         }
     }
 
-    fn willing(&self, phase: Phase, reply: Reply) -> Result<(), UpstreamFault> {
+    /// A reply that refuses is a fault.
+    pub(super) fn willing(&self, phase: Phase, reply: Reply) -> Result<(), UpstreamFault> {
         if reply.is_success() {
             return Ok(());
         }
@@ -327,6 +369,8 @@ impl<S: Stream> Connection<S> {
     }
 
     fn closed(&self, error: Option<&io::Error>) -> UpstreamFault {
+        // TLS has many words for an end without its farewell.
+        let error = error.filter(|error| error.kind() != io::ErrorKind::UnexpectedEof);
         let error = error.map_or_else(|| "connection closed".to_owned(), io::Error::to_string);
         UpstreamFault::Closed { at: self.at(self.phase), error }
     }

@@ -31,6 +31,10 @@ pub enum Phase {
     Greeting,
     /// EHLO or HELO.
     Hello,
+    /// STARTTLS and the TLS handshake.
+    Tls,
+    /// AUTH.
+    Auth,
     /// RSET.
     Reset,
     /// Sending MAIL, RCPT or DATA.
@@ -56,6 +60,8 @@ impl Phase {
         match due {
             Due::Greeting => Phase::Greeting,
             Due::Ehlo | Due::Helo => Phase::Hello,
+            Due::StartTls => Phase::Tls,
+            Due::Auth => Phase::Auth,
             Due::Reset => Phase::Reset,
             Due::Mail => Phase::Mail,
             Due::Recipient(_) => Phase::Recipient,
@@ -73,6 +79,8 @@ impl fmt::Display for Phase {
             Phase::Connect => "connecting",
             Phase::Greeting => "greeting",
             Phase::Hello => "EHLO",
+            Phase::Tls => "TLS",
+            Phase::Auth => "AUTH",
             Phase::Reset => "RSET",
             Phase::Envelope => "sending the envelope",
             Phase::Mail => "MAIL",
@@ -104,8 +112,24 @@ pub enum UpstreamFault {
         /// The system's words.
         error: String,
     },
-    /// It does not want to talk: 4yz or 5yz as greeting or to EHLO, HELO or
-    /// RSET. `451 4.4.1 [UPSTREAM]`, whatever the class: this is about us, not
+    /// TLS is asked for and can't be had: STARTTLS is not offered, or the
+    /// handshake failed. `451 4.4.1 [UPSTREAM]`.
+    Tls {
+        /// Where.
+        at: At,
+        /// Why, and what to do about it.
+        error: String,
+    },
+    /// We have an account, and it offers no mechanism of AUTH that we know.
+    /// `451 4.4.1 [UPSTREAM]`.
+    NoMechanism {
+        /// Where.
+        at: At,
+        /// What it offers; nothing where it does not offer AUTH.
+        offered: Vec<String>,
+    },
+    /// It does not want to talk: 4yz or 5yz as greeting or to EHLO, HELO,
+    /// STARTTLS, AUTH or RSET. `451 4.4.1 [UPSTREAM]`, whatever the class: this is about us, not
     /// about the message.
     Unwilling {
         /// Where.
@@ -163,11 +187,35 @@ impl UpstreamFault {
         }
     }
 
+    /// The same with these texts blanked out in the reply that it quotes.
+    pub(super) fn without(self, secrets: &[String]) -> Self {
+        let blank = |reply: Reply| {
+            let blank = |text: String, secret: &String| text.replace(secret.as_str(), "***");
+            Reply::new(reply.code(), secrets.iter().fold(reply.text().into_owned(), blank))
+        };
+        match self {
+            UpstreamFault::Unwilling { at, reply } => UpstreamFault::Unwilling { at, reply: blank(reply) },
+            UpstreamFault::ServiceClosing { at, reply } => {
+                UpstreamFault::ServiceClosing { at, reply: blank(reply) }
+            }
+            UpstreamFault::Protocol { at, fault: ProtocolFault::WrongClass { due, reply } } => {
+                let fault = ProtocolFault::WrongClass { due, reply: blank(reply) };
+                UpstreamFault::Protocol { at, fault }
+            }
+            UpstreamFault::Protocol { at, fault: ProtocolFault::Early(Some(reply)) } => {
+                UpstreamFault::Protocol { at, fault: ProtocolFault::Early(Some(blank(reply))) }
+            }
+            fault => fault,
+        }
+    }
+
     /// Which upstream, and what was going on.
     pub fn at(&self) -> &At {
         match self {
             UpstreamFault::Unresolved { at, .. }
             | UpstreamFault::Unconnected { at, .. }
+            | UpstreamFault::Tls { at, .. }
+            | UpstreamFault::NoMechanism { at, .. }
             | UpstreamFault::Unwilling { at, .. }
             | UpstreamFault::Closed { at, .. }
             | UpstreamFault::TimedOut { at }
@@ -206,7 +254,14 @@ impl fmt::Display for UpstreamFault {
         match self {
             UpstreamFault::Unresolved { error, .. }
             | UpstreamFault::Unconnected { error, .. }
+            | UpstreamFault::Tls { error, .. }
             | UpstreamFault::Closed { error, .. } => write!(f, "{error} ({phase})"),
+            UpstreamFault::NoMechanism { offered, .. } if offered.is_empty() => {
+                write!(f, "does not offer AUTH here, but upstream.username is set")
+            }
+            UpstreamFault::NoMechanism { offered, .. } => {
+                write!(f, "offers neither AUTH PLAIN nor LOGIN, only {}", offered.join(" "))
+            }
             UpstreamFault::Unwilling { reply, .. } => write!(f, "{reply} ({phase})"),
             UpstreamFault::TimedOut { .. } => write!(f, "timed out ({phase})"),
             UpstreamFault::Protocol { fault, .. } => write!(f, "{fault} ({phase})"),

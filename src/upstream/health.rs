@@ -50,15 +50,30 @@ impl Health {
     }
 }
 
+/// What a probe found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Probed {
+    /// The `host:port` that answers.
+    pub address: String,
+    /// What it offers.
+    pub capabilities: Capabilities,
+    /// The version of TLS; `None` in clear.
+    pub tls: Option<&'static str>,
+}
+
 impl Upstream {
-    /// Connects and says EHLO, then QUIT: whether the upstream is there, as
-    /// which `host:port`, and what it offers.
+    /// Connects and says EHLO, with TLS and AUTH as for mail, then QUIT:
+    /// whether the upstream is there for us.
     ///
     /// # Errors
     /// When no address can be reached or each is unwilling.
-    pub async fn probe(&self) -> Result<(String, Capabilities), UpstreamFault> {
+    pub async fn probe(&self) -> Result<Probed, UpstreamFault> {
         let connection = self.shared.connect().await?;
-        let found = (connection.address().to_string(), connection.client.capabilities().clone());
+        let found = Probed {
+            address: connection.address().to_string(),
+            capabilities: connection.client.capabilities().clone(),
+            tls: connection.stream().tls_version(),
+        };
         connection.quit(COURTESY).await;
         Ok(found)
     }

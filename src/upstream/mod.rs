@@ -6,14 +6,17 @@
 //! octet may have left is an [`UpstreamFault`] of a message certainly not
 //! sent; after it, only a reply of the right class settles anything.
 
+mod auth;
 mod connection;
 mod fault;
 mod health;
 mod open;
 mod pool;
+mod tls;
 mod transaction;
 
 pub use fault::{At, Phase, UpstreamFault};
+pub use health::Probed;
 pub use pool::{Completion, Prepared, Transaction, Upstream};
 
 #[cfg(test)]

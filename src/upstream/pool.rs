@@ -10,14 +10,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
-use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::connection::{Connection, Incomplete};
 use super::fault::{At, Phase, UpstreamFault};
 use super::health::Health;
-use super::open::open;
+use super::open::{Opened, open};
+use super::tls::Wire;
 use super::transaction::{self, Failure, Standing};
 use crate::config;
 use crate::message::rendition::Rendition;
@@ -36,7 +36,7 @@ pub(super) const COURTESY: Duration = Duration::from_secs(5);
 /// How long an address that could not be opened is tried last.
 const PENALTY: Duration = Duration::from_secs(10);
 
-pub(super) type Link = Box<Connection<TcpStream>>;
+pub(super) type Link = Box<Connection<Wire>>;
 
 /// One configured upstream. Clones share everything.
 #[derive(Clone, Debug)]
@@ -46,7 +46,7 @@ pub struct Upstream {
 
 #[derive(Debug)]
 pub(super) struct Shared {
-    settings: config::Upstream,
+    pub(super) settings: config::Upstream,
     hostname: String,
     pub(super) addresses: Vec<Address>,
     /// The latest given back is at the end, and taken first.
@@ -313,11 +313,11 @@ impl Shared {
         for address in self.by_preference(Instant::now()) {
             let started = Instant::now();
             address.begin(started);
-            match open(&address.name, &self.hostname, self.settings.timeouts).await {
-                Ok(mut connection) => {
+            match open(&address.name, &self.hostname, &self.settings).await {
+                Ok(Opened { mut connection, handshake }) => {
                     connection.counted = Some(self.open.clone());
                     self.health.answered();
-                    self.metrics.upstream_took(UpstreamPhase::Connect, started.elapsed());
+                    self.opened_within(started.elapsed(), handshake);
                     *lock(&address.shunned) = None;
                     self.capabilities.store(Some(Arc::new(connection.client.capabilities().clone())));
                     return Ok(Box::new(connection));
@@ -331,6 +331,14 @@ impl Shared {
         let fault = fault.unwrap_or_else(no_address);
         self.health.is_out(fault.clone());
         Err(fault)
+    }
+
+    fn opened_within(&self, span: Duration, handshake: Option<Duration>) {
+        let connect = span.saturating_sub(handshake.unwrap_or_default());
+        self.metrics.upstream_took(UpstreamPhase::Connect, connect);
+        if let Some(handshake) = handshake {
+            self.metrics.upstream_took(UpstreamPhase::Tls, handshake);
+        }
     }
 
     /// The addresses as configured, but those that lately failed last.

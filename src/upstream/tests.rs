@@ -1,7 +1,10 @@
 //! A scripted upstream, and what the tests of this module share.
 
+mod auth;
+mod certs;
 mod health;
 mod pooling;
+mod tls;
 mod wire;
 
 use std::io::Write as _;
@@ -142,6 +145,8 @@ impl Far {
 fn settings(addresses: &[&str]) -> config::Upstream {
     config::Upstream {
         addresses: addresses.iter().map(|&address| address.to_owned()).collect(),
+        tls: None,
+        credentials: None,
         pool_size: 2,
         idle_timeout: Duration::from_secs(30),
         idempotency_header: None,

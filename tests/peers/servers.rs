@@ -121,6 +121,20 @@ postlog unix-dgram n - n - 1 postlogd
 
 impl Postfix {
     pub(crate) fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    /// The same, which takes mail over TLS alone, with this certificate and
+    /// key.
+    pub(crate) fn with_tls(certificate: &Path, key: &Path) -> Self {
+        Self::start_with(&[
+            ("smtpd_tls_security_level", "encrypt".to_owned()),
+            ("smtpd_tls_cert_file", certificate.display().to_string()),
+            ("smtpd_tls_key_file", key.display().to_string()),
+        ])
+    }
+
+    fn start_with(more: &[(&str, String)]) -> Self {
         let postfix = program("postfix", "postfix");
         assert!(
             rustix::process::geteuid().is_root(),
@@ -148,7 +162,10 @@ impl Postfix {
             ("virtual_uid_maps", "static:65534".to_owned()),
             ("virtual_gid_maps", "static:65534".to_owned()),
             ("virtual_minimum_uid", "1".to_owned()),
-        ] {
+        ]
+        .iter()
+        .chain(more)
+        {
             writeln!(main, "{name} = {value}").unwrap();
         }
         let path = directory.path();

@@ -37,6 +37,24 @@ impl Client {
         self.expect(Due::Helo);
     }
 
+    /// STARTTLS (RFC 3207).
+    pub fn starttls(&mut self, out: &mut Vec<u8>) {
+        out.extend_from_slice(b"STARTTLS\r\n");
+        self.expect(Due::StartTls);
+    }
+
+    /// AUTH with a mechanism and perhaps its initial response (RFC 4954 §4).
+    pub fn auth(&mut self, start: &str, out: &mut Vec<u8>) {
+        write(out, format_args!("AUTH {start}\r\n"));
+        self.expect(Due::Auth);
+    }
+
+    /// The answer to a challenge, in base64.
+    pub fn auth_response(&mut self, response: &str, out: &mut Vec<u8>) {
+        write(out, format_args!("{response}\r\n"));
+        self.expect(Due::Auth);
+    }
+
     /// RSET.
     pub fn reset(&mut self, out: &mut Vec<u8>) {
         out.extend_from_slice(b"RSET\r\n");

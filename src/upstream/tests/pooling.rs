@@ -267,17 +267,17 @@ async fn the_next_address_serves_where_one_fails() {
         good.greet(PIPELINING).await.hear("QUIT\r\n").await;
     };
     let (probe, ()) = join!(upstream.probe(), play);
-    assert_eq!(probe.unwrap().0, good.address);
+    assert_eq!(probe.unwrap().address, good.address);
 
     // For a while the two that failed are not even asked.
     let play = async { good.greet(PIPELINING).await.hear("QUIT\r\n").await };
     let (probe, ()) = join!(upstream.probe(), play);
-    assert_eq!(probe.unwrap().0, good.address);
+    assert_eq!(probe.unwrap().address, good.address);
 
     pass(11).await;
     let play = async { busy.greet(PLAIN).await.hear("QUIT\r\n").await };
     let (probe, ()) = join!(upstream.probe(), play);
-    assert_eq!(probe.unwrap().0, busy.address);
+    assert_eq!(probe.unwrap().address, busy.address);
 }
 
 #[tokio::test]
@@ -289,7 +289,7 @@ async fn garbage_for_a_greeting_is_no_upstream() {
         good.greet(PIPELINING).await.hear("QUIT\r\n").await;
     };
     let (probe, ()) = join!(upstream.probe(), play);
-    assert_eq!(probe.unwrap().0, good.address);
+    assert_eq!(probe.unwrap().address, good.address);
 }
 
 #[tokio::test]

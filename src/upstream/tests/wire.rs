@@ -11,7 +11,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, DuplexStream, ReadBuf, dupl
 use tokio::join;
 use tokio::time::Instant;
 
-use super::super::connection::{Connection, Incomplete};
+use super::super::connection::{Connection, Incomplete, Stream};
 use super::super::fault::{Phase, UpstreamFault};
 use super::super::transaction::{Failure, Standing, prepare};
 use super::*;
@@ -51,6 +51,10 @@ impl AsyncWrite for Counting {
         Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }
+
+impl Stream for Counting {}
+
+impl Stream for DuplexStream {}
 
 /// Both ends, greeted, with `room` octets in each direction.
 async fn joined(room: usize, offered: &str) -> (Connection<Counting>, Peer<DuplexStream>, Arc<AtomicUsize>) {
