@@ -10,10 +10,11 @@ mod pki;
 
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
+use std::time::Instant;
 
 use client::{Trust, der};
 use common::program::{bounded, mailonce};
-use common::{Client, Mail, Proxy, Setup, Upstream};
+use common::{Client, DEADLINE, Mail, Proxy, Setup, Upstream, until};
 use pki::{Authority, Identity, replace};
 use rustix::process::Signal;
 
@@ -253,6 +254,21 @@ fn a_handshake_that_stalls_is_ended_and_counted() {
         let metrics = proxy.ask("GET /metrics", &[], "").body;
         assert!(metrics.contains("mailonce_tls_handshakes_total{result=\"failed\"} 1\n"), "{metrics}");
     }
+}
+
+#[test]
+fn a_handshake_under_way_does_not_hold_the_end_up() {
+    let (upstream, authority) = (Upstream::start(), authority());
+    let (setup, _) = setup(&upstream, "implicit", &authority);
+    let mut proxy = setup.top("drain = \"5m\"").admin().start();
+    let mut client = Client::raw(proxy.address);
+    client.send(b"\x16\x03\x01");
+    let came_in = |proxy: &Proxy| proxy.ask("GET /metrics", &[], "").body.contains("mailonce_sessions 1\n");
+    until("the client is in", || came_in(&proxy).then_some(()));
+    let since = Instant::now();
+    proxy.process.signal(Signal::TERM);
+    assert_eq!(proxy.process.wait().code(), Some(0));
+    assert!(since.elapsed() < DEADLINE / 2, "it waited for the handshake");
 }
 
 #[test]
