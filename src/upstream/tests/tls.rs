@@ -327,7 +327,7 @@ impl AsyncWrite for Hoard {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_refusal_is_heard_while_what_was_taken_is_not_sent() {
     let (near, far) = duplex(4096);
     let stuck = Arc::new(AtomicBool::new(false));
