@@ -196,3 +196,30 @@ fn helo_forgets_what_was_offered() {
     client.next_reply().unwrap();
     assert_eq!(client.capabilities(), &Capabilities::default());
 }
+
+#[test]
+fn tls_and_auth_have_one_code_for_yes() {
+    let wrong = |result| matches!(result, Err(ProtocolFault::WrongClass { .. }));
+    let starttls = |client: &mut Client| client.starttls(&mut Vec::new());
+    let auth = |client: &mut Client| client.auth("PLAIN", &mut Vec::new());
+    let response = |client: &mut Client| client.auth_response("AA==", &mut Vec::new());
+    assert_eq!(answer(starttls, "220 go"), Ok(220));
+    assert_eq!(answer(starttls, "454 later"), Ok(454));
+    assert!(wrong(answer(starttls, "250 ok")) && wrong(answer(starttls, "334 go")));
+    let steps: [&dyn Fn(&mut Client); 2] = [&auth, &response];
+    for step in steps {
+        assert_eq!(answer(step, "235 welcome"), Ok(235));
+        assert_eq!(answer(step, "334 more"), Ok(334));
+        assert_eq!(answer(step, "535 no"), Ok(535));
+        assert!(wrong(answer(step, "250 ok")) && wrong(answer(step, "354 go")));
+    }
+}
+
+#[test]
+fn a_secured_connection_knows_nothing_and_waits_for_nothing() {
+    let mut client = Client::secured();
+    assert!(client.is_quiet() && client.next_due().is_none());
+    assert_eq!(client.capabilities(), &Capabilities::default());
+    client.feed(b"220 hello\r\n");
+    assert_eq!(client.next_reply(), Err(ProtocolFault::Early(Some(Reply::new(220, "hello")))));
+}

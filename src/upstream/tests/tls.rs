@@ -1,11 +1,17 @@
 //! TLS to the upstream: who is believed, what is sent, what is read.
 
-use std::io::Write as _;
+use std::io::{self, Write as _};
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
 
 use rcgen::date_time_ymd;
 use rustls::HandshakeKind;
+use tokio::io::{DuplexStream, ReadBuf, duplex};
 use tokio::join;
 
+use super::super::connection::{Connection, Stream};
+use super::super::transaction::{Standing, prepare};
 use super::super::{Completion, Phase, Prepared, Transaction, Upstream, UpstreamFault};
 use super::certs::{Authority, STARTTLS, SecurePeer, upstream_at, verified};
 use super::*;
@@ -247,11 +253,12 @@ async fn over_tls_too_nothing_that_came_before_the_dot_is_its_reply() {
     let (first, rest) = record.split_at(7);
     stream.write_all(first).await.unwrap();
     let play = async {
-        // Sent whatever follows, so that a dot that left would be answered.
+        // A dot that left would be answered.
+        let _ = stream.read(&mut [0]).await;
         let _ = stream.write_all(rest).await;
+        drop(stream);
     };
-    let completion = transaction.complete().await;
-    play.await;
+    let (completion, ()) = join!(transaction.complete(), play);
     assert!(matches!(completion, Completion::Unsent(_)), "{completion:?}");
 
     let (transaction, mut peer) = prepared(&authority).await;
@@ -279,4 +286,62 @@ async fn a_refusal_is_heard_while_tls_can_not_be_written() {
         other => panic!("{other:?}"),
     }
     assert_eq!(upstream.idle_connections(), 0);
+}
+
+/// Takes all that is written and, while it is stuck, sends none of it: what
+/// TLS does when the other end does not read.
+struct Hoard {
+    stream: DuplexStream,
+    stuck: Arc<AtomicBool>,
+}
+
+impl Stream for Hoard {}
+
+impl AsyncRead for Hoard {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buffer)
+    }
+}
+
+impl AsyncWrite for Hoard {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        if self.stuck.load(Ordering::SeqCst) {
+            return Poll::Ready(Ok(bytes.len()));
+        }
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.stuck.load(Ordering::SeqCst) {
+            return Poll::Pending;
+        }
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_is_heard_while_what_was_taken_is_not_sent() {
+    let (near, far) = duplex(4096);
+    let stuck = Arc::new(AtomicBool::new(false));
+    let hoard = Hoard { stream: near, stuck: stuck.clone() };
+    let mut connection = Connection::new(hoard, "mx.example:25".into(), TIMEOUTS);
+    let mut peer = Peer { stream: far };
+    let (hello, ()) = join!(connection.hello("relay.example"), peer.greet(CHUNKING));
+    hello.unwrap();
+    stuck.store(true, Ordering::SeqCst);
+    let (envelope, content) = (envelope(), content("x\r\n"));
+    let refuse = peer.say("552 too big\r\n");
+    let (standing, ()) = join!(prepare(&mut connection, &envelope, &content), refuse);
+    match standing {
+        Ok(Standing::Settled { replies, keep }) => assert_eq!((codes(&replies), keep), (vec![552; 2], false)),
+        other => panic!("{other:?}"),
+    }
 }
