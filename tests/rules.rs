@@ -188,3 +188,19 @@ fn an_event_identifies_and_a_template_alone_does_not() {
     assert!(upstream.messages()[0].has("X-SMTPAPI"), "the provider needs it");
     proxy.log(&[("outcome", "unkeyed")]);
 }
+
+#[test]
+fn a_tenant_has_no_more_claims_than_it_may() {
+    let upstream = Upstream::start();
+    let proxy = Setup::new(upstream.address)
+        .limits("max_claims_per_tenant = 2")
+        .listener("tenant_header = \"X-Tenant\"")
+        .start();
+    let mail = |tenant: &str, key: &str| Mail::keyed(key).header("X-Tenant", tenant);
+    assert_eq!(proxy.send(&mail("red", "1")), "250 2.0.0 queued as 1");
+    assert_eq!(proxy.send(&mail("red", "2")), "250 2.0.0 queued as 2");
+    starts(&proxy.send(&mail("red", "3")), "452 4.3.1 [QUOTA] ");
+    assert_eq!(proxy.send(&mail("red", "2")), "250 2.0.0 queued as 2", "what it has is answered");
+    assert_eq!(proxy.send(&mail("blue", "3")), "250 2.0.0 queued as 3", "others are not held up");
+    proxy.log(&[("outcome", "rejected"), ("tenant", "red"), ("key", "3")]);
+}
