@@ -6,6 +6,7 @@ use super::mail::Mail;
 use super::reason::{Claim, Reasoning, Standing};
 use crate::config::{OnConflict, Strategy};
 use crate::escape::for_terminal;
+use crate::identity::Key;
 use crate::message::fingerprint::{Difference, first_difference};
 
 /// What the comparison came to.
@@ -91,78 +92,75 @@ pub(super) fn compare(mail: &Mail, one: &Reasoning<'_>, second: &Mail, other: &R
     let (Some(key), Some(their_key)) = (one.key(), other.key()) else {
         return unkeyed(one, other);
     };
-    let (tenant, theirs) =
-        (one.tenant.as_deref().unwrap_or_default(), other.tenant.as_deref().unwrap_or_default());
+    keys_differ(one, key, other, their_key)
+        .unwrap_or_else(|| under_one_key(key.strategy.as_str(), one, other))
+}
+
+/// What keeps the two apart before recipients and content come in.
+fn keys_differ(one: &Reasoning<'_>, key: &Key, other: &Reasoning<'_>, their_key: &Key) -> Option<Compared> {
+    let different = |text: String, place: &str, first: &str, second: &str| {
+        Some(Compared::differing(Sameness::Different, text, place, first, second))
+    };
+    let tenant = |one: &Reasoning<'_>| one.tenant.as_deref().unwrap_or_default().to_owned();
+    let (tenant, theirs) = (tenant(one), tenant(other));
     if tenant != theirs {
         let text = "two different e-mails: two tenants never share a claim".to_owned();
-        return Compared::differing(Sameness::Different, text, "tenant", tenant, theirs);
+        return different(text, "tenant", &tenant, &theirs);
     }
-    if key.strategy != their_key.strategy {
-        let text = format!(
-            "two different e-mails: the first has a key by {}, the second by {}",
-            key.strategy.as_str(),
-            their_key.strategy.as_str()
-        );
-        return Compared::differing(
-            Sameness::Different,
-            text,
-            "strategy",
-            key.strategy.as_str(),
-            their_key.strategy.as_str(),
-        );
+    let (by, they_by) = (key.strategy.as_str(), their_key.strategy.as_str());
+    if by != they_by {
+        let text = format!("two different e-mails: the first has a key by {by}, the second by {they_by}");
+        return different(text, "strategy", by, they_by);
     }
-    let difference = first_difference(&one.ingredients, &other.ingredients);
-    let by = key.strategy.as_str();
-    if key.value != their_key.value {
-        let text = format!("two different e-mails: their keys by {by} differ");
-        return match key.strategy {
-            Strategy::Content => Compared { sameness: Sameness::Different, text, difference },
-            Strategy::Header | Strategy::Event | Strategy::MessageId => keys_apart(text, one, other),
-        };
+    if key.value == their_key.value {
+        return None;
     }
+    let text = format!("two different e-mails: their keys by {by} differ");
+    Some(match key.strategy {
+        Strategy::Content => {
+            let difference = first_difference(&one.ingredients, &other.ingredients);
+            Compared { sameness: Sameness::Different, text, difference }
+        }
+        Strategy::Header | Strategy::Event | Strategy::MessageId => keys_apart(text, one, other),
+    })
+}
+
+/// Two with one key: who they are for, then what they say.
+fn under_one_key(by: &str, one: &Reasoning<'_>, other: &Reasoning<'_>) -> Compared {
     let (shared, alone) = shared(one, other);
     if shared.is_empty() {
         let text = format!("two different e-mails: the same key by {by}, but no recipient in common");
-        let names = |claims: &[Claim]| names(claims.iter());
-        return Compared::differing(
-            Sameness::Different,
-            text,
-            "recipients",
-            &names(&one.claims),
-            &names(&other.claims),
-        );
+        let (ours, theirs) = (names(one.claims.iter()), names(other.claims.iter()));
+        return Compared::differing(Sameness::Different, text, "recipients", &ours, &theirs);
     }
     if one.fingerprint != other.fingerprint {
-        let follows = match other.policy.on_conflict {
-            OnConflict::Reject => {
-                "a conflict: the second is refused with [CONFLICT], for on_conflict is reject"
+        let (sameness, follows) = match other.policy.on_conflict {
+            OnConflict::Reject => (
+                Sameness::Conflict,
+                "a conflict: the second is refused with [CONFLICT], for on_conflict is reject",
+            ),
+            OnConflict::Suppress => (
+                Sameness::Same,
+                "the same e-mail, for on_conflict is suppress: the second is suppressed though its content differs",
+            ),
+            OnConflict::Relay => {
+                (Sameness::Conflict, "a conflict: the second is relayed as well, for on_conflict is relay")
             }
-            OnConflict::Suppress => {
-                "the same e-mail, for on_conflict is suppress: the second is suppressed though its content differs"
-            }
-            OnConflict::Relay => "a conflict: the second is relayed as well, for on_conflict is relay",
-        };
-        let sameness = match other.policy.on_conflict {
-            OnConflict::Suppress => Sameness::Same,
-            OnConflict::Reject | OnConflict::Relay => Sameness::Conflict,
         };
         let text = format!("{follows}. Both have the same key by {by}, and another content");
-        return Compared { sameness, text, difference };
+        return Compared {
+            sameness,
+            text,
+            difference: first_difference(&one.ingredients, &other.ingredients),
+        };
     }
-    match alone.is_empty() {
-        true => Compared::new(
-            Sameness::Same,
-            format!("the same e-mail: the same key by {by}, and the same fingerprint"),
-        ),
-        false => Compared::new(
-            Sameness::Partly,
-            format!(
-                "the same e-mail for {}; only one of the two goes to {}",
-                names(shared.into_iter()),
-                names(alone.into_iter())
-            ),
-        ),
+    if alone.is_empty() {
+        let text = format!("the same e-mail: the same key by {by}, and the same fingerprint");
+        return Compared::new(Sameness::Same, text);
     }
+    let (shared, alone) = (names(shared.into_iter()), names(alone.into_iter()));
+    let text = format!("the same e-mail for {shared}; only one of the two goes to {alone}");
+    Compared::new(Sameness::Partly, text)
 }
 
 /// One that never comes to have a claim.
