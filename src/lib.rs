@@ -1,13 +1,14 @@
 //! mailonce: an SMTP relay proxy that sends every e-mail once.
 //!
 //! From the wire up, each module using only those before it (a test in
-//! `tests/tidy.rs` holds them to that): [`clock`], [`crash`] and [`escape`];
+//! `tests/tidy.rs` holds them to that): [`clock`], [`crash`], [`escape`] and [`secret`];
 //! [`smtp`], the protocol without I/O; [`message`]; [`config`]; [`store`], the
 //! claims; [`metrics`]; [`identity`]; [`journal`]; [`upstream`]; [`dedup`], the
-//! heart; [`net`] and [`admin`]; [`server`], where all is wired; [`sink`] and
+//! heart; [`auth`]; [`net`] and [`admin`]; [`server`], where all is wired; [`sink`] and
 //! [`demo`]; [`cli`]. ARCHITECTURE.md tells the life of a message through them.
 
 pub mod admin;
+pub mod auth;
 pub mod cli;
 pub mod clock;
 pub mod config;
@@ -20,6 +21,7 @@ pub mod journal;
 pub mod message;
 pub mod metrics;
 pub mod net;
+pub mod secret;
 pub mod server;
 pub mod sink;
 pub mod smtp;

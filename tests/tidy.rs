@@ -13,8 +13,8 @@ use std::path::{Path, PathBuf};
 /// `metrics` is above `store`, whose calls it measures.
 /// The sink is a server of its own: it stands on `smtp` alone, and must not
 /// use the proxy's `net` or `server`, lest it share their faults.
-const LAYERS: [&[&str]; 14] = [
-    &["clock", "crash", "escape"],
+const LAYERS: [&[&str]; 15] = [
+    &["clock", "crash", "escape", "secret"],
     &["smtp"],
     &["message"],
     &["config"],
@@ -24,6 +24,7 @@ const LAYERS: [&[&str]; 14] = [
     &["identity", "journal"],
     &["upstream"],
     &["dedup"],
+    &["auth"],
     &["net", "admin"],
     &["server"],
     &["demo"],

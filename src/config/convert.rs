@@ -13,9 +13,9 @@ use serde::de::value::StrDeserializer;
 use super::policy::FieldRef;
 use super::rule::Glob;
 use super::section::{Converted, Problem};
-use super::secure::Secret;
 use super::tree::{Node, Value, list_from_variable};
 use super::{Exclude, values};
+use crate::secret::Secret;
 
 /// A hundred years: so that no sum of a time and a duration can overflow.
 const LONGEST: Duration = Duration::from_secs(36_500 * 86_400);

@@ -16,8 +16,8 @@ use super::convert::{
 use super::section::{ConfigFault, Problem, Reader, Section};
 use super::tree::{self, Node, Origin};
 use super::{
-    AddressFrom, Admin, BareNewlines, Config, Limits, Listener, Log, LogFormat, LogLevel, Redact, Store,
-    values,
+    AddressFrom, Admin, Auth, BareNewlines, Config, Limits, Listener, Log, LogFormat, LogLevel, Redact,
+    Store, values,
 };
 
 const MINUTE: u64 = 60;
@@ -132,6 +132,7 @@ fn listener(section: &Section<'_>) -> Listener {
         allow_from: section.get("allow_from", loopback, allow_from),
         tenant_header: section.get("tenant_header", None, optional_header),
         tls,
+        auth: Auth::Off,
     }
 }
 

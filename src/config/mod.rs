@@ -1,6 +1,7 @@
 //! The configuration, valid by construction: what the rest of the program may
 //! rely on. Reading and checking the file is in the files beside this one.
 
+mod auth;
 mod check;
 mod convert;
 mod load;
@@ -22,14 +23,16 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 pub use crate::message::fingerprint::Exclude;
+pub use crate::secret::Secret;
 pub use crate::smtp::data::BareNewlines;
+pub use auth::Auth;
 pub use policy::{
     Dedup, FieldRef, InDoubt, Mode, OnConflict, OnDuplicate, OnPartial, OnStoreFailure, Scope, Strategy,
     Unkeyed,
 };
 pub use rule::{Glob, Match, Rule};
 pub use section::ConfigFault;
-pub use secure::{Credentials, Secret, TlsClient, TlsManner, UpstreamTls};
+pub use secure::{Credentials, TlsClient, TlsManner, UpstreamTls};
 pub use tls::{KeyPair, ListenerTls, TlsFile, TlsStart};
 pub use values::{parse_duration, parse_ttl};
 
@@ -71,6 +74,8 @@ pub struct Listener {
     pub tenant_header: Option<String>,
     /// How it speaks TLS; `None` when that is off.
     pub tls: Option<ListenerTls>,
+    /// How clients prove who they are.
+    pub auth: Auth,
 }
 
 /// `[upstream]`.

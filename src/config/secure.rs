@@ -8,6 +8,8 @@ use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
 
+use crate::secret::Secret;
+
 /// TLS towards the upstream.
 #[derive(Clone, Debug, PartialEq)]
 pub struct UpstreamTls {
@@ -134,26 +136,4 @@ pub struct Credentials {
     pub username: String,
     /// What proves it.
     pub password: Secret,
-}
-
-/// A text that no log, fault or debugging aid shows.
-#[derive(Clone, Default, PartialEq, Eq)]
-pub struct Secret(String);
-
-impl Secret {
-    /// Keeps `text` from being shown.
-    pub fn new(text: String) -> Self {
-        Self(text)
-    }
-
-    /// The text, for the one who must send it.
-    pub fn reveal(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("***")
-    }
 }

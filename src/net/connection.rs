@@ -155,7 +155,7 @@ impl Connection {
                 Action::Deliver(delivery) => self.deliver(*delivery).await?,
                 Action::StartTls => self.start_tls().await?,
                 // It is not offered yet, so the session never asks for it.
-                Action::Authenticate { .. } | Action::Close => return Ok(()),
+                Action::Authenticate(_) | Action::Close => return Ok(()),
             }
         }
     }

@@ -3,6 +3,7 @@
 use super::address::Path;
 use super::envelope::{BodyType, MailParameters, Recipient, ReturnContent};
 use super::reply::Reply;
+use crate::secret::Secret;
 
 /// One command line, understood.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,7 +42,7 @@ pub enum Command {
         /// In upper case.
         mechanism: String,
         /// Still in base64.
-        initial_response: Option<String>,
+        initial_response: Option<Secret>,
     },
 }
 
@@ -279,7 +280,7 @@ fn bdat(rest: &str) -> Result<Command, Reply> {
 fn auth(rest: &str) -> Result<Command, Reply> {
     let mut words = rest.split(' ').filter(|word| !word.is_empty());
     let mechanism = words.next().ok_or_else(|| bad_arguments("syntax: AUTH mechanism [initial-response]"))?;
-    let initial_response = words.next().map(str::to_owned);
+    let initial_response = words.next().map(|word| Secret::new(word.to_owned()));
     if words.next().is_some() {
         return Err(bad_arguments("syntax: AUTH mechanism [initial-response]"));
     }

@@ -10,5 +10,6 @@ pub mod command;
 pub mod data;
 pub mod envelope;
 pub mod reply;
+pub mod sasl;
 pub mod session;
 pub mod stuff;

@@ -9,16 +9,21 @@
 //! is an enum whose variants own what that moment knows: an envelope can't
 //! exist before MAIL, nor data without recipients.
 
+mod auth;
 mod data;
 mod hello;
 mod terms;
 
-pub use terms::{Action, ClientName, Delivery, Offers, Policy, Rejection, Settings, Step};
+pub use terms::{
+    Action, AuthOffer, ClientName, Delivery, Offers, Policy, Rejection, Settings, Step, Verdict,
+};
 
 use super::command::{Command, MAX_AUTH_LINE, MAX_LINE};
 use super::data::{BareNewlines, Decoder, Framing};
 use super::envelope::{Envelope, MailParameters, Recipient};
 use super::reply::Reply;
+use super::sasl::Malformed;
+use auth::Dialogue;
 
 /// The session machine.
 #[derive(Debug)]
@@ -29,7 +34,11 @@ pub struct Session<P> {
     /// Inside a line that is too long already: skip to its end.
     skipping_line: bool,
     client: Option<ClientName>,
+    /// AUTH has succeeded; there is no second one (RFC 4954 §4).
+    authenticated: bool,
     errors: usize,
+    /// Failed AUTH commands.
+    refusals: usize,
     output: Vec<u8>,
     rejections: Vec<Rejection>,
 }
@@ -50,6 +59,8 @@ enum State {
     Discard { left: u64, reply: Reply },
     /// The message is with the owner.
     Delivering,
+    /// In the middle of AUTH: a line is due.
+    Auth(Dialogue),
     /// STARTTLS or AUTH is with the owner.
     Suspended,
     /// Over.
@@ -74,7 +85,9 @@ impl<P: Policy> Session<P> {
             state: State::Ready,
             skipping_line: false,
             client: None,
+            authenticated: false,
             errors: 0,
+            refusals: 0,
             output: Vec::new(),
             rejections: Vec::new(),
         };
@@ -163,13 +176,8 @@ impl<P: Policy> Session<P> {
     pub fn tls_established(&mut self, offers: Offers) {
         self.settings.offers = offers;
         self.client = None;
+        self.authenticated = false;
         self.state = State::Ready;
-    }
-
-    /// The answer to [`Action::Authenticate`].
-    pub fn authenticated(&mut self, reply: Reply) {
-        self.state = State::Ready;
-        if reply.is_success() { self.reply(reply) } else { self.fault(reply) }
     }
 
     /// Ends the session with a reply of the owner's, such as `421 4.3.2`.
@@ -185,24 +193,22 @@ impl<P: Policy> Session<P> {
             return self.part_of_line(input);
         };
         let used = end + 1;
-        let too_long = used > line_limit(input);
+        let too_long = used > self.line_limit(input);
         if std::mem::take(&mut self.skipping_line) || too_long {
-            self.fault(Reply::new(500, "5.5.2 line too long"));
-            return (used, self.go_on());
+            return (used, self.unreadable_line(Malformed::TooLong));
         }
         let line = match (input[..end].strip_suffix(b"\r"), self.settings.bare_newlines) {
             (Some(line), _) => line,
             (None, BareNewlines::Normalize) => &input[..end],
             (None, BareNewlines::Reject) => {
-                self.fault(Reply::new(500, "5.5.2 lines end in CRLF"));
-                return (used, self.go_on());
+                return (used, self.unreadable_line(Malformed::BareNewline));
             }
         };
-        let action = match Command::parse(line) {
-            Ok(command) => self.command(command, &input[used..], body),
-            Err(reply) => {
-                self.fault(reply);
-                self.go_on()
+        let action = match std::mem::replace(&mut self.state, State::Closed) {
+            State::Auth(dialogue) => self.respond(dialogue, line),
+            state => {
+                self.state = state;
+                self.command_line(line, &input[used..], body)
             }
         };
         (used, action)
@@ -211,9 +217,35 @@ impl<P: Policy> Session<P> {
     /// No line end yet. What can't become a line any more is skipped, so the
     /// owner never has to keep more than the longest line.
     fn part_of_line(&mut self, input: &[u8]) -> (usize, Action) {
-        self.skipping_line |= input.len() >= line_limit(input);
+        self.skipping_line |= input.len() >= self.line_limit(input);
         let used = if self.skipping_line { input.len() } else { 0 };
         (used, Action::Read)
+    }
+
+    fn line_limit(&self, input: &[u8]) -> usize {
+        let is_auth = matches!(self.state, State::Auth(_))
+            || input.get(..5).is_some_and(|head| head.eq_ignore_ascii_case(b"AUTH "));
+        if is_auth { MAX_AUTH_LINE } else { MAX_LINE }
+    }
+
+    /// A line that is none, whatever it was to say; it ends an exchange.
+    fn unreadable_line(&mut self, what: Malformed) -> Action {
+        if let State::Auth(_) = self.state {
+            self.state = State::Suspended;
+            return Action::Authenticate(Err(what));
+        }
+        self.fault(what.reply());
+        self.go_on()
+    }
+
+    fn command_line(&mut self, line: &[u8], behind: &[u8], body: &mut Vec<u8>) -> Action {
+        match Command::parse(line) {
+            Ok(command) => self.command(command, behind, body),
+            Err(reply) => {
+                self.fault(reply);
+                self.go_on()
+            }
+        }
     }
 
     fn command(&mut self, command: Command, behind: &[u8], body: &mut Vec<u8>) -> Action {
@@ -235,7 +267,9 @@ impl<P: Policy> Session<P> {
             Command::Help => self.reply(Reply::new(214, "2.0.0 an SMTP relay that sends every e-mail once")),
             Command::Quit => self.end(Reply::new(221, "2.0.0 bye")),
             Command::StartTls => return self.start_tls(behind),
-            Command::Auth { mechanism, initial_response } => return self.auth(mechanism, initial_response),
+            Command::Auth { mechanism, initial_response } => {
+                return self.auth(&mechanism, initial_response.as_ref());
+            }
         }
         self.go_on()
     }
@@ -363,9 +397,4 @@ impl Receiving {
     fn new(envelope: Envelope, framing: Framing) -> Self {
         Self { envelope, decoder: Decoder::new(framing), octets: 0, refusal: None }
     }
-}
-
-fn line_limit(input: &[u8]) -> usize {
-    let is_auth = input.get(..5).is_some_and(|head| head.eq_ignore_ascii_case(b"AUTH "));
-    if is_auth { MAX_AUTH_LINE } else { MAX_LINE }
 }

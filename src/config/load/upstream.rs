@@ -15,10 +15,11 @@ use super::super::convert::{
     positive_duration, secret, text,
 };
 use super::super::section::Section;
-use super::super::secure::{Credentials, Identity, Secret, TlsClient, TlsManner, UpstreamTls};
+use super::super::secure::{Credentials, Identity, TlsClient, TlsManner, UpstreamTls};
 use super::super::values::host_of;
 use super::super::{Upstream, UpstreamTimeouts};
 use super::MINUTE;
+use crate::secret::Secret;
 
 /// The most octets of a file with a password.
 const MAX_PASSWORD_FILE: u64 = 4096;

@@ -1,7 +1,7 @@
 //! The part of the session in which both sides introduce themselves and agree
-//! on extensions: EHLO, STARTTLS, AUTH.
+//! on extensions: EHLO, STARTTLS.
 
-use super::terms::{Action, ClientName, Policy, Settings, Step};
+use super::terms::{Action, AuthOffer, ClientName, Policy, Settings, Step};
 use super::{Session, State};
 use crate::smtp::reply::Reply;
 
@@ -31,9 +31,12 @@ impl<P: Policy> Session<P> {
                 text.push_str(keyword);
             }
         }
-        if !offers.auth.is_empty() {
-            text.push_str("\nAUTH ");
-            text.push_str(&offers.auth.join(" "));
+        if let AuthOffer::Now(mechanisms) = &offers.auth {
+            text.push_str("\nAUTH");
+            for mechanism in mechanisms {
+                text.push(' ');
+                text.push_str(mechanism.name());
+            }
         }
         text
     }
@@ -53,19 +56,6 @@ impl<P: Policy> Session<P> {
         self.state = State::Suspended;
         self.reply(Reply::new(220, "2.0.0 go ahead"));
         Action::StartTls
-    }
-
-    pub(super) fn auth(&mut self, mechanism: String, initial_response: Option<String>) -> Action {
-        if !self.settings.offers.auth.contains(&mechanism) {
-            self.fault(Reply::new(504, "5.5.4 this mechanism is not offered"));
-            return self.go_on();
-        }
-        if !self.is_idle() {
-            self.fault(Reply::new(503, "5.5.1 not within a transaction"));
-            return self.go_on();
-        }
-        self.state = State::Suspended;
-        Action::Authenticate { mechanism, initial_response }
     }
 }
 

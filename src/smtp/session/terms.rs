@@ -3,6 +3,7 @@
 use crate::smtp::data::BareNewlines;
 use crate::smtp::envelope::{Envelope, Recipient};
 use crate::smtp::reply::Reply;
+use crate::smtp::sasl::{Credentials, Malformed, Mechanism};
 
 /// What a session is allowed and what it offers; fixed when it starts.
 #[derive(Clone, Debug)]
@@ -33,8 +34,20 @@ pub struct Offers {
     pub dsn: bool,
     /// STARTTLS
     pub starttls: bool,
-    /// AUTH with these mechanisms, in upper case.
-    pub auth: Vec<String>,
+    /// AUTH
+    pub auth: AuthOffer,
+}
+
+/// Whether a client may say AUTH, and how.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum AuthOffer {
+    /// It is not known here: `502 5.5.1`.
+    #[default]
+    Off,
+    /// Only under TLS: `538 5.7.11` until then (RFC 4954 §4).
+    UnderTls,
+    /// By one of these mechanisms; not empty.
+    Now(Vec<Mechanism>),
 }
 
 /// A say in what the client asks for, beyond the rules of the protocol.
@@ -71,15 +84,28 @@ pub enum Action {
     /// Write the output, shake hands, then call
     /// [`super::Session::tls_established`]. No input is left over.
     StartTls,
-    /// Check the credentials, then call [`super::Session::authenticated`].
-    Authenticate {
-        /// In upper case; one of those offered.
-        mechanism: String,
-        /// Still in base64.
-        initial_response: Option<String>,
-    },
+    /// Check the credentials, or take note that what came was malformed; then
+    /// call [`super::Session::authenticated`].
+    Authenticate(Result<Credentials, Malformed>),
     /// Write the output and close.
     Close,
+}
+
+/// The answer to [`Action::Authenticate`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// The client is who it says (235).
+    Accepted(Reply),
+    /// It is not (5yz). The third one ends the session.
+    Refused {
+        /// What it hears.
+        reply: Reply,
+        /// What it hears before, with `334`, and answers as it likes: why a
+        /// token was refused, in base64 (RFC 7628 §3.2.3).
+        challenge: Option<String>,
+    },
+    /// Nobody can tell now (4yz).
+    Deferred(Reply),
 }
 
 /// A message that was received whole. Its content is where `step` put it.

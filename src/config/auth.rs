@@ -1,0 +1,18 @@
+//! What a `[[listener]]` says about AUTH.
+
+use super::tls::TlsFile;
+
+/// How clients of a listener prove who they are (RFC 4954).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Auth {
+    /// Not at all.
+    #[default]
+    Off,
+    /// By a password, which we check.
+    Local {
+        /// The file with the users and what their passwords are checked against.
+        users: TlsFile,
+    },
+    /// As the upstream wants it: it is asked, and its answer given back.
+    Passthrough,
+}
