@@ -228,3 +228,92 @@ fn password(text: String) -> Result<Secret, &'static str> {
     }
     Ok(Secret::new(text))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn base64(text: &str) -> String {
+        STANDARD.encode(text)
+    }
+
+    fn said(mechanism: Mechanism, message: &str) -> Result<Credentials, Malformed> {
+        match Exchange::start(mechanism, Some(&base64(message))) {
+            Progress::Complete(credentials) => Ok(credentials),
+            Progress::Malformed(what) => Err(what),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn plain_has_three_parts() {
+        let credentials = said(Mechanism::Plain, "\0jo\u{e9}\0p w").unwrap();
+        assert_eq!((&*credentials.username, &*credentials.authzid), ("jo\u{e9}", ""));
+        assert_eq!(credentials.secret.reveal(), "p w");
+        assert_eq!(said(Mechanism::Plain, "boss\0joe\0pw").unwrap().authzid, "boss");
+        for bad in ["", "joe\0pw", "\0joe\0", "\0\0pw", "\0joe\0pw\0", "\0jo\ne\0pw", "a\x07\0joe\0pw"] {
+            assert!(said(Mechanism::Plain, bad).is_err(), "{bad:?}");
+        }
+        let long = "x".repeat(256);
+        assert!(said(Mechanism::Plain, &format!("\0{long}\0pw")).is_err());
+    }
+
+    #[test]
+    fn login_asks_twice_or_takes_the_name_at_once() {
+        let Progress::Challenge("VXNlcm5hbWU6", exchange) = Exchange::start(Mechanism::Login, None) else {
+            panic!("no challenge");
+        };
+        let with_name = [
+            exchange.respond(base64("joe").as_bytes()),
+            Exchange::start(Mechanism::Login, Some(&base64("joe"))),
+        ];
+        for progress in with_name {
+            let Progress::Challenge("UGFzc3dvcmQ6", exchange) = progress else { panic!("no challenge") };
+            let Progress::Complete(credentials) = exchange.respond(base64("pw").as_bytes()) else {
+                panic!("not complete");
+            };
+            assert_eq!((&*credentials.username, credentials.secret.reveal()), ("joe", "pw"));
+        }
+    }
+
+    #[test]
+    fn tokens_are_kept_as_they_came() {
+        let message = "user=joe@x.test\x01auth=Bearer abc\x01\x01";
+        let credentials = said(Mechanism::XOAuth2, message).unwrap();
+        assert_eq!((&*credentials.username, credentials.secret.reveal()), ("joe@x.test", message));
+        let message = "n,a=a=2Cb=3Dc@x.test,\x01host=h\x01port=587\x01auth=Bearer abc\x01\x01";
+        let credentials = said(Mechanism::OAuthBearer, message).unwrap();
+        assert_eq!((&*credentials.username, credentials.secret.reveal()), ("a,b=c@x.test", message));
+        for bad in [
+            "user=joe\x01\x01",
+            "user=joe\x01auth=\x01\x01",
+            "auth=Bearer a\x01\x01",
+            "user=joe\x01auth=Bearer a",
+        ] {
+            assert!(said(Mechanism::XOAuth2, bad).is_err(), "{bad:?}");
+        }
+        for bad in [
+            "n,,\x01auth=Bearer a\x01\x01",
+            "a=joe,\x01auth=Bearer a\x01\x01",
+            "n,a=,\x01auth=Bearer a\x01\x01",
+        ] {
+            assert!(said(Mechanism::OAuthBearer, bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_base64_or_no_text_is_malformed() {
+        for bad in ["*x", "a b", "YQ", "YQ=", "=YQ=", "/w=="] {
+            let progress = Exchange::start(Mechanism::Plain, Some(bad));
+            assert!(matches!(progress, Progress::Malformed(_)), "{bad}: {progress:?}");
+        }
+        assert!(matches!(Exchange::start(Mechanism::Plain, Some("=")), Progress::Malformed(_)));
+        assert!(matches!(Exchange::start(Mechanism::Plain, Some("*")), Progress::Cancelled));
+    }
+
+    #[test]
+    fn no_secret_is_shown() {
+        let shown = format!("{:?}", said(Mechanism::Plain, "\0joe\0hunter2"));
+        assert!(shown.contains("joe") && !shown.contains("hunter2"), "{shown}");
+    }
+}

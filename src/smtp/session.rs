@@ -12,17 +12,19 @@
 mod auth;
 mod data;
 mod hello;
+mod lines;
 mod terms;
+#[cfg(test)]
+mod testing;
 
 pub use terms::{
     Action, AuthOffer, ClientName, Delivery, Offers, Policy, Rejection, Settings, Step, Verdict,
 };
 
-use super::command::{Command, MAX_AUTH_LINE, MAX_LINE};
-use super::data::{BareNewlines, Decoder, Framing};
+use super::command::Command;
+use super::data::{Decoder, Framing};
 use super::envelope::{Envelope, MailParameters, Recipient};
 use super::reply::Reply;
-use super::sasl::Malformed;
 use auth::Dialogue;
 
 /// The session machine.
@@ -186,67 +188,7 @@ impl<P: Policy> Session<P> {
         self.state = State::Closed;
     }
 
-    // Lines.
-
-    fn receive_line(&mut self, input: &[u8], body: &mut Vec<u8>) -> (usize, Action) {
-        let Some(end) = memchr::memchr(b'\n', input) else {
-            return self.part_of_line(input);
-        };
-        let used = end + 1;
-        let too_long = used > self.line_limit(input);
-        if std::mem::take(&mut self.skipping_line) || too_long {
-            return (used, self.unreadable_line(Malformed::TooLong));
-        }
-        let line = match (input[..end].strip_suffix(b"\r"), self.settings.bare_newlines) {
-            (Some(line), _) => line,
-            (None, BareNewlines::Normalize) => &input[..end],
-            (None, BareNewlines::Reject) => {
-                return (used, self.unreadable_line(Malformed::BareNewline));
-            }
-        };
-        let action = match std::mem::replace(&mut self.state, State::Closed) {
-            State::Auth(dialogue) => self.respond(dialogue, line),
-            state => {
-                self.state = state;
-                self.command_line(line, &input[used..], body)
-            }
-        };
-        (used, action)
-    }
-
-    /// No line end yet. What can't become a line any more is skipped, so the
-    /// owner never has to keep more than the longest line.
-    fn part_of_line(&mut self, input: &[u8]) -> (usize, Action) {
-        self.skipping_line |= input.len() >= self.line_limit(input);
-        let used = if self.skipping_line { input.len() } else { 0 };
-        (used, Action::Read)
-    }
-
-    fn line_limit(&self, input: &[u8]) -> usize {
-        let is_auth = matches!(self.state, State::Auth(_))
-            || input.get(..5).is_some_and(|head| head.eq_ignore_ascii_case(b"AUTH "));
-        if is_auth { MAX_AUTH_LINE } else { MAX_LINE }
-    }
-
-    /// A line that is none, whatever it was to say; it ends an exchange.
-    fn unreadable_line(&mut self, what: Malformed) -> Action {
-        if let State::Auth(_) = self.state {
-            self.state = State::Suspended;
-            return Action::Authenticate(Err(what));
-        }
-        self.fault(what.reply());
-        self.go_on()
-    }
-
-    fn command_line(&mut self, line: &[u8], behind: &[u8], body: &mut Vec<u8>) -> Action {
-        match Command::parse(line) {
-            Ok(command) => self.command(command, behind, body),
-            Err(reply) => {
-                self.fault(reply);
-                self.go_on()
-            }
-        }
-    }
+    // Commands.
 
     fn command(&mut self, command: Command, behind: &[u8], body: &mut Vec<u8>) -> Action {
         match command {

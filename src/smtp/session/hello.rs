@@ -61,34 +61,15 @@ impl<P: Policy> Session<P> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Offers;
+    use super::super::testing::{Allow, said, settings};
+    use super::super::{Offers, Settings};
     use super::*;
-    use crate::smtp::data::BareNewlines;
-
-    struct Allow;
-
-    impl Policy for Allow {
-        fn check(&mut self, _: Step<'_>) -> Option<Reply> {
-            None
-        }
-    }
 
     fn session() -> Session<Allow> {
-        let settings = Settings {
-            hostname: "relay.test".to_owned(),
-            max_message_size: 1000,
-            max_recipients: 10,
-            max_errors: 10,
-            bare_newlines: BareNewlines::Normalize,
-            offers: Offers { starttls: true, ..Offers::default() },
-        };
-        let mut session = Session::new(settings, Allow);
+        let offers = Offers { starttls: true, ..Offers::default() };
+        let mut session = Session::new(Settings { offers, ..settings() }, Allow);
         session.output().clear();
         session
-    }
-
-    fn said(session: &mut Session<Allow>) -> String {
-        String::from_utf8(std::mem::take(session.output())).unwrap()
     }
 
     #[test]
