@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
-use crate::net::tls::Port;
+use crate::net::port::Port;
 use crate::server::{self, Server};
 use crate::sink::{self, Keep, Received};
 use crate::store::Store;

@@ -12,13 +12,14 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::admin::{self, AdminFault, Desk};
+use crate::auth::Authenticator;
 use crate::clock::{Clock, SystemClock};
 use crate::config::{self, AddressFrom, Config};
 use crate::dedup::{Heart, Services};
 use crate::journal::Journal;
 use crate::message::Budget;
 use crate::metrics::{Metrics, TimedStore};
-use crate::net::tls::{Port, TlsFault};
+use crate::net::port::{Port, PortFault};
 use crate::net::{Live, Shared, gate::Gate, listener};
 use crate::store::memory::MemoryStore;
 use crate::store::record::Record;
@@ -96,7 +97,7 @@ const FLUSH: Duration = Duration::from_secs(1);
 /// How long nothing may be heard of the upstream before it is probed.
 const PROBE: Duration = Duration::from_secs(10);
 
-/// How often the files of certificates are looked at.
+/// How often the files of certificates and users are looked at.
 const LOOK: Duration = Duration::from_secs(2);
 
 /// A running proxy.
@@ -145,6 +146,7 @@ impl Server {
             live: ArcSwap::from_pointee(live(&config, ports, &metrics)),
             budget: Budget::new(config.limits.in_memory_total),
             metrics: metrics.clone(),
+            authenticator: Authenticator::new(metrics.clone())?,
             gate: Arc::new(Gate::default()),
             closing: CancellationToken::new(),
         });
@@ -156,7 +158,7 @@ impl Server {
         let closing = shared.closing.clone();
         let sweep = sweeper::sweep_forever(store.clone(), clock.clone());
         helpers.spawn(async move { closing.run_until_cancelled(sweep).await });
-        helpers.spawn(watch_certificates(shared.clone(), clock.clone()));
+        helpers.spawn(watch_files(shared.clone(), clock.clone()));
         helpers.spawn(close_idle_upstreams(shared.clone()));
         helpers.spawn(flush_counts(shared.clone(), journal.clone(), store.clone()));
         Ok(Self { shared, store, journal, metrics, clock, admin: None, connections, helpers, config })
@@ -181,8 +183,8 @@ impl Server {
     /// are read again.
     ///
     /// # Errors
-    /// [`TlsFault`] where they can't be used; then nothing has changed.
-    pub fn reload(&mut self, mut new: Config) -> Result<(), TlsFault> {
+    /// [`PortFault`] where they can't be used; then nothing has changed.
+    pub fn reload(&mut self, mut new: Config) -> Result<(), PortFault> {
         let addresses = |config: &Config| -> Vec<(String, SocketAddr)> {
             config.listeners.iter().map(|listener| (listener.name.clone(), listener.address)).collect()
         };
@@ -238,8 +240,7 @@ impl Server {
 }
 
 fn live(config: &Config, ports: Vec<Port>, metrics: &Arc<Metrics>) -> Live {
-    let certificates = ports.iter().filter_map(|port| port.tls.as_ref()).flat_map(|tls| tls.warnings());
-    for warning in config.warnings().iter().chain(certificates) {
+    for warning in config.warnings().into_iter().chain(ports.iter().flat_map(Port::warnings)) {
         tracing::warn!("{warning}");
     }
     let services = Services {
@@ -263,19 +264,18 @@ async fn close_idle_upstreams(shared: Arc<Shared>) {
     }
 }
 
-/// Reads certificates again when their files change.
-async fn watch_certificates(shared: Arc<Shared>, clock: Arc<dyn Clock>) {
+/// Reads certificates and users again when their files change.
+async fn watch_files(shared: Arc<Shared>, clock: Arc<dyn Clock>) {
     let mut tick = tokio::time::interval(LOOK);
     while shared.closing.run_until_cancelled(tick.tick()).await.is_some() {
         let live = shared.live.load_full();
-        if live.ports.iter().all(|port| port.tls.is_none()) {
+        if !live.ports.iter().any(Port::has_files) {
             continue;
         }
         let now = clock.now();
-        let look =
-            move || live.ports.iter().filter_map(|port| port.tls.as_ref()).for_each(|tls| tls.refresh(now));
+        let look = move || live.ports.iter().for_each(|port| port.refresh(now));
         if let Err(error) = tokio::task::spawn_blocking(look).await {
-            tracing::error!(%error, "certificates could not be looked at");
+            tracing::error!(%error, "certificates and users could not be looked at");
         }
     }
 }

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use common::{At, Client, Mail, Setup, Upstream, until};
 use mailonce::clock::{Clock, SystemClock};
 use mailonce::config::Config;
-use mailonce::net::tls::Port;
+use mailonce::net::port::Port;
 use mailonce::server::{self, Server};
 use mailonce::store::Store;
 use mailonce::store::faulty::{FaultyStore, Moment};

@@ -7,7 +7,7 @@ use crate::clock::{Clock, SystemClock};
 use crate::config;
 use crate::config::values::format_duration;
 use crate::config::{Config, Mode, Store, Strategy, TlsManner, TlsStart};
-use crate::net::tls::Port;
+use crate::net::port::Port;
 use crate::smtp::client::Capabilities;
 use crate::upstream::{Probed, Upstream};
 
@@ -28,8 +28,7 @@ pub fn run(args: CheckArgs) -> Result<(), CliFault> {
     let mut out = Vec::new();
     writeln!(out, "{}: valid", args.config.config.display())?;
     describe(&config, &mut out)?;
-    let certificates = ports.iter().filter_map(|port| port.tls.as_ref()).flat_map(|tls| tls.warnings());
-    for warning in config.warnings().iter().chain(certificates) {
+    for warning in config.warnings().into_iter().chain(ports.iter().flat_map(Port::warnings)) {
         writeln!(out, "warning: {warning}")?;
     }
     super::print(&out)?;

@@ -7,7 +7,7 @@ use super::{CliFault, ConfigArgs, runtime};
 use crate::admin;
 use crate::clock::{Clock, SystemClock};
 use crate::journal::log;
-use crate::net::tls::Port;
+use crate::net::port::Port;
 use crate::server::{self, Bound, Server};
 
 /// Arguments of `serve`.

@@ -58,7 +58,7 @@ impl Heart {
     pub(super) async fn identify<'s>(&self, services: &'s Services, message: &Message) -> Identity<'s> {
         let Source { user, tenant_header, listener, .. } = &message.source;
         let tenant = match user {
-            Some(user) => Ok(user.clone()),
+            Some(user) => Ok(user.name().to_owned()),
             None => identity::tenant_of(tenant_header.as_deref(), listener, &message.headers),
         };
         let base = match rules::ask_for_key(&services.rules) {

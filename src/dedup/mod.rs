@@ -76,13 +76,31 @@ pub struct Source {
     /// Whether it came under TLS.
     pub channel: Channel,
     /// Whom the client has proved to be: the tenant, before any field.
-    pub user: Option<String>,
+    pub user: Option<User>,
     /// The field that names the tenant, where the listener has one.
     pub tenant_header: Option<String>,
     /// The client's address.
     pub client: SocketAddr,
     /// How the client introduced itself.
     pub name: ClientName,
+}
+
+/// Whom a client has proved to be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum User {
+    /// The name in its certificate.
+    ByCertificate(String),
+    /// The name that it gave with AUTH.
+    ByAuth(String),
+}
+
+impl User {
+    /// Its name.
+    pub fn name(&self) -> &str {
+        match self {
+            User::ByCertificate(name) | User::ByAuth(name) => name,
+        }
+    }
 }
 
 /// What a message came over.

@@ -9,7 +9,7 @@ use crate::smtp::address::Path;
 use crate::smtp::envelope::Envelope;
 
 use super::message::Message;
-use super::{Channel, Services, Source};
+use super::{Channel, Services, Source, User};
 
 /// The Message-ID and Date of an attempt in doubt, for the next one to carry.
 #[derive(Clone, Debug)]
@@ -57,14 +57,7 @@ fn received(hostname: &str, source: &Source, envelope: &Envelope, at: Timestamp)
         IpAddr::V4(address) => format!("[{address}]"),
         IpAddr::V6(address) => format!("[IPv6:{address}]"),
     };
-    // RFC 3848, RFC 6531 §4.3; there is no word for HELO under TLS.
-    let protocol = match (source.channel, envelope.parameters.smtputf8, source.name.extended) {
-        (Channel::Encrypted, true, _) => "UTF8SMTPS",
-        (Channel::Encrypted, false, _) => "ESMTPS",
-        (Channel::Clear, true, _) => "UTF8SMTP",
-        (Channel::Clear, false, true) => "ESMTP",
-        (Channel::Clear, false, false) => "SMTP",
-    };
+    let protocol = protocol(source, envelope);
     let recipient = match envelope.recipients.as_slice() {
         [only] if is_plain(&only.path) => format!("\r\n\tfor {}", only.path),
         _ => String::new(),
@@ -73,6 +66,18 @@ fn received(hostname: &str, source: &Source, envelope: &Envelope, at: Timestamp)
     format!(
         "Received: from {name} ({address})\r\n\tby {hostname} (mailonce) with {protocol} id {session}{recipient};\r\n\t{date}\r\n"
     )
+}
+
+/// RFC 3848, RFC 6531 §4.3; there is no word for HELO under TLS.
+fn protocol(source: &Source, envelope: &Envelope) -> String {
+    let base = match (envelope.parameters.smtputf8, source.name.extended, source.channel) {
+        (true, ..) => "UTF8SMTP",
+        (false, false, Channel::Clear) => "SMTP",
+        (false, ..) => "ESMTP",
+    };
+    let secure = if source.channel == Channel::Encrypted { "S" } else { "" };
+    let authenticated = if matches!(source.user, Some(User::ByAuth(_))) { "A" } else { "" };
+    format!("{base}{secure}{authenticated}")
 }
 
 /// The client's name comes from outside: what could pass for the structure of
@@ -99,6 +104,7 @@ mod tests {
             listener: "l".into(),
             channel: Channel::Clear,
             user: None,
+            account: None,
             tenant_header: None,
             client: client.parse().unwrap(),
             name: ClientName { name: name.into(), extended: true },
@@ -120,22 +126,30 @@ mod tests {
 
     #[test]
     fn the_protocol_tells_tls_and_internationalized_addresses() {
-        let word = |channel, smtputf8, extended| {
+        let word_for = |user: Option<User>, channel, smtputf8, extended| {
             let name = ClientName { name: "app".into(), extended };
             let client = "192.0.2.7:1".parse().unwrap();
             let (session, listener) = ("s1".into(), "l".into());
-            let source = Source { session, listener, channel, user: None, tenant_header: None, client, name };
+            let source =
+                Source { session, listener, channel, user, account: None, tenant_header: None, client, name };
             let parameters = MailParameters { smtputf8, ..MailParameters::default() };
             let envelope = Envelope { reverse_path: Path::Null, parameters, recipients: Vec::new() };
             let field = received("relay.example", &source, &envelope, Timestamp::default());
             field.split(" with ").nth(1).and_then(|rest| rest.split(' ').next()).unwrap().to_owned()
         };
+        let word = |channel, smtputf8, extended| word_for(None, channel, smtputf8, extended);
         assert_eq!(word(Channel::Clear, false, false), "SMTP");
         assert_eq!(word(Channel::Clear, false, true), "ESMTP");
         assert_eq!(word(Channel::Clear, true, true), "UTF8SMTP");
         assert_eq!(word(Channel::Encrypted, false, false), "ESMTPS");
         assert_eq!(word(Channel::Encrypted, false, true), "ESMTPS");
         assert_eq!(word(Channel::Encrypted, true, true), "UTF8SMTPS");
+        let joe = || Some(User::ByAuth("joe".into()));
+        assert_eq!(word_for(joe(), Channel::Clear, false, true), "ESMTPA");
+        assert_eq!(word_for(joe(), Channel::Encrypted, false, true), "ESMTPSA");
+        assert_eq!(word_for(joe(), Channel::Encrypted, true, true), "UTF8SMTPSA");
+        let shown = Some(User::ByCertificate("app".into()));
+        assert_eq!(word_for(shown, Channel::Encrypted, false, true), "ESMTPS");
     }
 
     #[test]

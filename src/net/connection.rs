@@ -7,13 +7,16 @@ use bytes::BytesMut;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, timeout_at};
 
-use crate::config::{Limits, TlsStart};
-use crate::dedup::{Channel, Incoming, Source};
+use crate::auth::{Asking, Authority};
+use crate::config::Limits;
+use crate::dedup::{Channel, Incoming, Source, User};
 use crate::message::Spool;
 use crate::smtp::reply::Reply;
-use crate::smtp::session::{Action, ClientName, Delivery, Offers, Policy, Session, Settings, Step};
+use crate::smtp::sasl::{Credentials, Malformed};
+use crate::smtp::session::{Action, ClientName, Delivery, Session, Settings, Verdict};
 
-use super::tls::{Port, name_of};
+use super::peer::{Peer, RelayPolicy, Relaying};
+use super::tls::name_of;
 use super::wire::Wire;
 use super::{Live, Shared};
 
@@ -24,17 +27,6 @@ const DATA_BLOCK: usize = 64 * 1024;
 /// A message must come in at this many octets a second on average, once
 /// `data_timeout` is over.
 const MIN_RATE: u64 = 1024;
-
-/// Who is at the other end.
-#[derive(Clone, Debug)]
-pub struct Peer {
-    /// The client's address.
-    pub address: std::net::SocketAddr,
-    /// Whether it may relay from there.
-    pub allowed: bool,
-    /// Where it came in.
-    pub port: Port,
-}
 
 /// Why a connection ends before QUIT.
 #[derive(Debug)]
@@ -47,36 +39,10 @@ enum End {
     Closing,
 }
 
-/// Whether the client may relay, and whether it must do something before.
-#[derive(Debug)]
-struct RelayPolicy {
-    allowed: bool,
-    before_mail: BeforeMail,
-}
-
-/// What a client must do before MAIL.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum BeforeMail {
-    Nothing,
-    StartTls,
-}
-
-impl Policy for RelayPolicy {
-    fn check(&mut self, step: Step<'_>) -> Option<Reply> {
-        match step {
-            Step::Mail(_) if self.before_mail == BeforeMail::StartTls => {
-                Some(Reply::new(530, "5.7.0 Must issue a STARTTLS command first"))
-            }
-            Step::Rcpt(..) if !self.allowed => Some(Reply::new(554, "5.7.1 relay access denied")),
-            _ => None,
-        }
-    }
-}
-
 struct Connection {
     shared: Arc<Shared>,
     wire: Wire,
-    port: Port,
+    peer: Peer,
     session: Session<RelayPolicy>,
     source: Source,
     limits: Limits,
@@ -102,27 +68,24 @@ impl Connection {
             max_recipients: limits.max_recipients,
             max_errors: limits.max_errors,
             bare_newlines: limits.bare_newlines,
-            offers: Offers { starttls: peer.port.tls.is_some(), ..offers(live) },
-        };
-        let before_mail = match peer.port.tls.as_ref().map(|tls| tls.start()) {
-            Some(TlsStart::Required) => BeforeMail::StartTls,
-            Some(TlsStart::Offered | TlsStart::Implicit) | None => BeforeMail::Nothing,
+            offers: peer.offers(live, Channel::Clear),
         };
         let source = Source {
             session: shared.heart.next_session(),
             listener: peer.port.listener.name.clone(),
             channel: Channel::Clear,
             user: None,
+            account: None,
             tenant_header: peer.port.listener.tenant_header.clone(),
             client: peer.address,
             name: ClientName { name: String::new(), extended: false },
         };
         let spool = Spool::new(shared.budget.clone(), limits.memory_per_message);
         let mut connection = Self {
-            session: Session::new(settings, RelayPolicy { allowed: peer.allowed, before_mail }),
+            session: Session::new(settings, peer.policy(Channel::Clear)),
             shared,
             wire,
-            port: peer.port,
+            peer,
             source,
             limits,
             input: BytesMut::new(),
@@ -154,8 +117,8 @@ impl Connection {
                 }
                 Action::Deliver(delivery) => self.deliver(*delivery).await?,
                 Action::StartTls => self.start_tls().await?,
-                // It is not offered yet, so the session never asks for it.
-                Action::Authenticate(_) | Action::Close => return Ok(()),
+                Action::Authenticate(attempt) => self.authenticate(attempt).await?,
+                Action::Close => return Ok(()),
             }
         }
     }
@@ -164,7 +127,7 @@ impl Connection {
     /// the session ends where something follows the command.
     async fn start_tls(&mut self) -> Result<(), End> {
         self.flush().await?;
-        let Some(tls) = self.port.tls.clone() else { return Err(End::Gone) };
+        let Some(tls) = self.peer.port.tls.clone() else { return Err(End::Gone) };
         self.input = BytesMut::new();
         let wire = std::mem::replace(&mut self.wire, Wire::Closed);
         self.wire = wire.secure(&self.shared, &self.limits, &tls, self.source.client).await;
@@ -179,22 +142,54 @@ impl Connection {
     /// certificate is let in by its name.
     fn encrypted(&mut self, live: &Live) {
         self.source.channel = Channel::Encrypted;
-        self.session.tls_established(offers(live));
+        self.source.user = None;
+        self.source.account = None;
+        self.session.tls_established(self.peer.offers(live, Channel::Encrypted));
         let policy = self.session.policy();
-        policy.before_mail = BeforeMail::Nothing;
+        *policy = self.peer.policy(Channel::Encrypted);
         let Some(certificate) = self.wire.certificate() else { return };
         match name_of(certificate) {
             Ok(name) => {
-                policy.allowed = true;
-                self.source.user = Some(name);
+                policy.relaying = Relaying::Allowed;
+                self.source.user = Some(User::ByCertificate(name));
             }
             Err(fault) => {
                 // Its mail must not pass for that of others.
-                policy.allowed = false;
+                policy.relaying = self.peer.unproven();
                 let client = self.source.client;
                 tracing::warn!(%client, %fault, "a client's certificate names no tenant; it may not relay");
             }
         }
+    }
+
+    /// Has credentials checked by whoever the listener asks now, and lets
+    /// their owner in.
+    async fn authenticate(&mut self, attempt: Result<Credentials, Malformed>) -> Result<(), End> {
+        self.flush().await?;
+        let live = self.shared.live.load_full();
+        let port = live.port(&self.source.listener);
+        let Some(authority) = port.and_then(|port| port.authority.as_ref()) else {
+            // A reload has switched it off.
+            self.session
+                .authenticated(Verdict::Deferred(Reply::new(454, "4.7.0 AUTH is not offered any more")));
+            return Ok(());
+        };
+        let attempt = attempt.map(Arc::new);
+        let asking = Asking {
+            client: self.source.client,
+            listener: &self.source.listener,
+            session: &self.source.session,
+        };
+        let upstream = &live.services.upstream;
+        let verdict = self.shared.authenticator.check(authority, upstream, asking, &attempt).await;
+        if let (Verdict::Accepted(_), Ok(credentials)) = (&verdict, attempt) {
+            self.session.policy().relaying = Relaying::Allowed;
+            self.source.user = Some(User::ByAuth(credentials.username.clone()));
+            self.source.account = matches!(authority, Authority::Passthrough).then_some(credentials);
+        }
+        self.session.authenticated(verdict);
+        self.since = Instant::now();
+        Ok(())
     }
 
     /// Something was understood: account for message data, or start the clock
@@ -318,18 +313,5 @@ impl Connection {
             let deadline = Instant::now() + self.limits.command_timeout;
             let _ = timeout_at(deadline, self.wire.shutdown()).await;
         }
-    }
-}
-
-/// What EHLO offers beyond what is our own: as the upstream was last seen to.
-fn offers(live: &Live) -> Offers {
-    match live.services.upstream.capabilities() {
-        None => Offers { eight_bit_mime: true, ..Offers::default() },
-        Some(upstream) => Offers {
-            eight_bit_mime: upstream.eight_bit_mime,
-            smtputf8: upstream.smtputf8,
-            dsn: upstream.dsn,
-            ..Offers::default()
-        },
     }
 }

@@ -1,7 +1,7 @@
 //! Accepts clients: turns away those for whom there is no place, and gives
 //! each of the others a task of its own.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,10 +9,9 @@ use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::task::TaskTracker;
 
-use crate::config::Listener;
-
 use super::Shared;
-use super::connection::{self, Peer};
+use super::connection;
+use super::peer::Peer;
 use super::wire::Wire;
 
 /// Accepts until the process closes. Connections go on in `tasks`.
@@ -37,7 +36,7 @@ pub async fn accept(shared: Arc<Shared>, listener: TcpListener, name: String, ta
 
 async fn admit(shared: Arc<Shared>, stream: TcpStream, address: SocketAddr, name: String) {
     let live = shared.live.load_full();
-    let Some(port) = live.ports.iter().find(|port| port.listener.name == name) else { return };
+    let Some(port) = live.port(&name) else { return };
     let ip = address.ip().to_canonical();
     let Some(place) = shared.gate.enter(ip, &live.limits) else {
         tracing::warn!(client = %address, listener = name, "too many connections");
@@ -47,6 +46,7 @@ async fn admit(shared: Arc<Shared>, stream: TcpStream, address: SocketAddr, name
         }
         return turn_away(stream, b"421 4.3.2 too many connections, try again later\r\n").await;
     };
+    let Ok(local) = stream.local_addr() else { return };
     let mut wire = Wire::Clear(stream);
     if let Some(tls) = port.implicit() {
         wire = wire.secure(&shared, &live.limits, tls, address).await;
@@ -56,13 +56,9 @@ async fn admit(shared: Arc<Shared>, stream: TcpStream, address: SocketAddr, name
         tracing::warn!(client = %address, listener = name, "the client talked before the greeting");
         return turn_away(wire, b"554 5.5.0 you talked before the greeting\r\n").await;
     }
-    let peer = Peer { address, allowed: may_relay(&port.listener, ip), port: port.clone() };
+    let peer = Peer { address, local, port: port.clone() };
     connection::serve(shared.clone(), &live, wire, peer).await;
     drop(place);
-}
-
-fn may_relay(listener: &Listener, address: IpAddr) -> bool {
-    listener.allow_from.iter().any(|network| network.contains(&address))
 }
 
 async fn turn_away(mut stream: impl AsyncWrite + Unpin, reply: &[u8]) {

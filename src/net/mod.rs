@@ -4,6 +4,8 @@
 pub mod connection;
 pub mod gate;
 pub mod listener;
+pub mod peer;
+pub mod port;
 pub mod tls;
 pub mod wire;
 
@@ -12,12 +14,13 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use tokio_util::sync::CancellationToken;
 
+use crate::auth::Authenticator;
 use crate::config::Limits;
 use crate::dedup::{Heart, Services};
 use crate::message::Budget;
 use crate::metrics::Metrics;
 
-use tls::Port;
+use port::Port;
 
 /// What every connection works with.
 #[derive(Debug)]
@@ -26,6 +29,8 @@ pub struct Shared {
     pub heart: Arc<Heart>,
     /// What a reload may change.
     pub live: ArcSwap<Live>,
+    /// Who checks credentials, and counts failures.
+    pub authenticator: Authenticator,
     /// The memory that messages may take together.
     pub budget: Arc<Budget>,
     /// Where handshakes are counted.
@@ -48,4 +53,11 @@ pub struct Live {
     /// The listeners, by name, with their certificates; their addresses do not
     /// change.
     pub ports: Vec<Port>,
+}
+
+impl Live {
+    /// The listener of this name.
+    pub fn port(&self, name: &str) -> Option<&Port> {
+        self.ports.iter().find(|port| port.listener.name == name)
+    }
 }

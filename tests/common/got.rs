@@ -8,6 +8,8 @@ pub struct Got {
     /// The whole RCPT commands that were accepted.
     pub rcpt: Vec<String>,
     pub content: Vec<u8>,
+    /// Who was logged in.
+    pub user: Option<String>,
 }
 
 impl Got {

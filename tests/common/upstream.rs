@@ -1,11 +1,13 @@
 //! An upstream that does what a test tells it, step by step.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use rustix::net::{AddressFamily, SocketType};
 
 use super::Watched;
@@ -17,6 +19,8 @@ pub enum At {
     /// Before the greeting.
     Connect,
     Ehlo,
+    /// Everything of AUTH is there.
+    Auth,
     Mail,
     /// RCPT of this address.
     Rcpt(String),
@@ -77,6 +81,8 @@ struct State {
     once: VecDeque<(At, Do)>,
     /// Steps that are asked for each time.
     always: Vec<(At, Do)>,
+    /// The secret of each user.
+    accounts: HashMap<String, String>,
     down: bool,
     connections: usize,
     messages: Vec<Got>,
@@ -154,6 +160,11 @@ impl Upstream {
         self.shared.state.change(|state| state.down = false);
     }
 
+    /// AUTH takes this user with this password or token from now on.
+    pub fn account(&self, user: &str, secret: &str) {
+        self.shared.state.change(|state| state.accounts.insert(user.to_owned(), secret.to_owned()));
+    }
+
     /// Does this once at that step; what is asked for first is done first.
     pub fn once(&self, at: At, what: Do) {
         self.shared.state.change(|state| state.once.push_back((at, what)));
@@ -228,7 +239,7 @@ impl Shared {
         stream.set_nodelay(true)?;
         let mut reader = BufReader::new(stream);
         self.answer(stream, At::Connect, "220 upstream.test ESMTP")?;
-        let (mut mail, mut rcpt) = (String::new(), Vec::new());
+        let (mut mail, mut rcpt, mut user) = (String::new(), Vec::new(), None);
         let mut chunks = Vec::new();
         loop {
             let mut line = String::new();
@@ -246,6 +257,7 @@ impl Shared {
                         .collect();
                     self.answer(stream, At::Ehlo, &lines.join("\n"))?
                 }
+                "AUTH" => self.auth(stream, &mut reader, &line, &mut user)?,
                 "MAIL" => {
                     mail = line;
                     rcpt.clear();
@@ -265,7 +277,12 @@ impl Shared {
                         let content = read_dots(&mut reader)?;
                         self.end_of_data(
                             stream,
-                            Got { mail: mail.clone(), rcpt: std::mem::take(&mut rcpt), content },
+                            Got {
+                                mail: mail.clone(),
+                                rcpt: std::mem::take(&mut rcpt),
+                                content,
+                                user: user.clone(),
+                            },
                         )?;
                     }
                     reply
@@ -277,7 +294,8 @@ impl Shared {
                     chunks.extend_from_slice(&chunk);
                     if line.ends_with("LAST") {
                         let (content, rcpt) = (std::mem::take(&mut chunks), std::mem::take(&mut rcpt));
-                        self.end_of_data(stream, Got { mail: mail.clone(), rcpt, content })?
+                        let (mail, user) = (mail.clone(), user.clone());
+                        self.end_of_data(stream, Got { mail, rcpt, content, user })?
                     } else {
                         say(stream, "250 2.0.0 chunk")?
                     }
@@ -292,6 +310,51 @@ impl Shared {
                 return Ok(());
             }
         }
+    }
+
+    /// PLAIN, LOGIN and XOAUTH2.
+    fn auth(
+        &self,
+        stream: &TcpStream,
+        reader: &mut impl BufRead,
+        line: &str,
+        user: &mut Option<String>,
+    ) -> io::Result<String> {
+        let mut ask = |challenge: &str| -> io::Result<String> {
+            say(stream, &format!("334 {challenge}"))?;
+            let mut line = String::new();
+            reader.read_line(&mut line)?;
+            Ok(line.trim_end().to_owned())
+        };
+        let mut words = line.split(' ').skip(1);
+        let (mechanism, initial) = (words.next().unwrap_or_default(), words.next().map(str::to_owned));
+        let (name, secret) = match mechanism {
+            "LOGIN" => (decoded(&ask("VXNlcm5hbWU6")?), decoded(&ask("UGFzc3dvcmQ6")?)),
+            "PLAIN" => {
+                let message = decoded(&initial.map_or_else(|| ask(""), Ok)?);
+                let mut parts = message.split('\0').skip(1).map(str::to_owned);
+                (parts.next().unwrap_or_default(), parts.next().unwrap_or_default())
+            }
+            _ => {
+                let message = decoded(&initial.map_or_else(|| ask(""), Ok)?);
+                let field = |start: &str| {
+                    message
+                        .split('\x01')
+                        .find_map(|field| field.strip_prefix(start))
+                        .unwrap_or_default()
+                        .to_owned()
+                };
+                (field("user="), field("auth=Bearer "))
+            }
+        };
+        let is_good = self.state.lock().accounts.get(&name) == Some(&secret);
+        if !is_good && mechanism.starts_with('X') {
+            assert_eq!(ask("eyJzdGF0dXMiOiI0MDEifQ==")?, "");
+        }
+        let usual = if is_good { "235 2.7.0 welcome upstream" } else { "535 5.7.8 not you, says upstream" };
+        let reply = self.answer(stream, At::Auth, usual)?;
+        *user = reply.starts_with("235").then_some(name);
+        Ok(reply)
     }
 
     fn end_of_data(&self, stream: &TcpStream, got: Got) -> io::Result<String> {
@@ -342,6 +405,10 @@ impl Shared {
             None => say(stream, usual),
         }
     }
+}
+
+fn decoded(base64: &str) -> String {
+    String::from_utf8(STANDARD.decode(base64).expect("not base64")).expect("not UTF-8")
 }
 
 fn pass(gate: &Gate) -> Option<Do> {

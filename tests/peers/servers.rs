@@ -1,6 +1,7 @@
 //! Servers that others wrote, each with a directory and a port of its own.
 
-use std::fmt::Write;
+use std::fmt::Write as _;
+use std::io::Write as _;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -98,6 +99,8 @@ pub(crate) struct Postfix {
     postfix: PathBuf,
     address: SocketAddr,
     directory: TempDir,
+    /// What SASL reads.
+    sasl: Option<TempDir>,
 }
 
 const SERVICES: &str = "\
@@ -132,6 +135,36 @@ impl Postfix {
             ("smtpd_tls_cert_file", certificate.display().to_string()),
             ("smtpd_tls_key_file", key.display().to_string()),
         ])
+    }
+
+    /// The same, which takes mail only from who knows this password; Cyrus
+    /// SASL keeps it.
+    pub(crate) fn with_sasl(certificate: &Path, key: &Path, user: &str, password: &str) -> Self {
+        let config = directory();
+        let database = config.path().join("sasldb2");
+        let mut command = Command::new(program("saslpasswd2", "sasl2-bin"));
+        command.args(["-p", "-c", "-u", "upstream.test", "-f"]).arg(&database).arg(user);
+        let mut child = command.stdin(std::process::Stdio::piped()).spawn().unwrap();
+        writeln!(child.stdin.take().unwrap(), "{password}").unwrap();
+        assert!(child.wait().unwrap().success(), "saslpasswd2 failed");
+        std::fs::set_permissions(&database, std::fs::Permissions::from_mode(0o644)).unwrap();
+        let lines = format!(
+            "pwcheck_method: auxprop\nauxprop_plugin: sasldb\nsasldb_path: {}\nmech_list: PLAIN LOGIN\n",
+            database.display()
+        );
+        std::fs::write(config.path().join("smtpd.conf"), lines).unwrap();
+        let mut server = Self::start_with(&[
+            ("smtpd_tls_security_level", "encrypt".to_owned()),
+            ("smtpd_tls_cert_file", certificate.display().to_string()),
+            ("smtpd_tls_key_file", key.display().to_string()),
+            ("smtpd_sasl_auth_enable", "yes".to_owned()),
+            ("smtpd_sasl_local_domain", "upstream.test".to_owned()),
+            ("cyrus_sasl_config_path", config.path().display().to_string()),
+            ("smtpd_relay_restrictions", "permit_sasl_authenticated, reject".to_owned()),
+            ("smtpd_recipient_restrictions", "permit_sasl_authenticated, reject".to_owned()),
+        ]);
+        server.sasl = Some(config);
+        server
     }
 
     fn start_with(more: &[(&str, String)]) -> Self {
@@ -179,7 +212,7 @@ impl Postfix {
         let mut chown = Command::new("chown");
         chown.arg("postfix").arg(path.join("data"));
         assert!(bounded(chown).status.success(), "there is no user postfix: apt-get install postfix");
-        let server = Self { postfix, address, directory };
+        let server = Self { postfix, address, directory, sasl: None };
         server.command("start");
         until("Postfix listens", || TcpStream::connect(address).ok());
         server

@@ -17,42 +17,10 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use crate::clock::Timestamp;
-use crate::config::{Listener, ListenerTls, TlsStart};
+use crate::config::{ListenerTls, TlsStart};
 
 use files::Stamps;
 pub use name::{NameFault, name_of};
-
-/// A listener and its certificates.
-#[derive(Clone, Debug)]
-pub struct Port {
-    /// What was configured.
-    pub listener: Listener,
-    /// Its TLS, where that is on.
-    pub tls: Option<Arc<Tls>>,
-}
-
-impl Port {
-    /// Reads the certificates of all listeners.
-    ///
-    /// # Errors
-    /// [`TlsFault`] with a line for every listener whose files can't be used.
-    pub fn all(listeners: &[Listener], now: Timestamp) -> Result<Vec<Self>, TlsFault> {
-        let mut ports = Vec::new();
-        let mut faults = Vec::new();
-        for listener in listeners {
-            match listener.tls.as_ref().map(|settings| Tls::load(settings, now)).transpose() {
-                Ok(tls) => ports.push(Self { listener: listener.clone(), tls: tls.map(Arc::new) }),
-                Err(TlsFault(fault)) => faults.push(fault),
-            }
-        }
-        if faults.is_empty() { Ok(ports) } else { Err(TlsFault(faults.join("\n"))) }
-    }
-
-    /// TLS, where it begins before the greeting.
-    pub fn implicit(&self) -> Option<&Arc<Tls>> {
-        self.tls.as_ref().filter(|tls| tls.settings.start == TlsStart::Implicit)
-    }
-}
 
 /// Why files can't be used for TLS: who names the file, which it is, what is
 /// wrong with it.
