@@ -4,6 +4,7 @@
 pub mod connection;
 pub mod gate;
 pub mod listener;
+pub mod proxy_protocol;
 pub mod tls;
 pub mod wire;
 
