@@ -71,6 +71,9 @@ pub struct Listener {
     pub tenant_header: Option<String>,
     /// How it speaks TLS; `None` when that is off.
     pub tls: Option<ListenerTls>,
+    /// Whose connections begin with a PROXY header, which is believed. Empty
+    /// when the protocol is off.
+    pub proxy_from: Vec<IpNet>,
 }
 
 /// `[upstream]`.

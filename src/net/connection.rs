@@ -28,8 +28,10 @@ const MIN_RATE: u64 = 1024;
 /// Who is at the other end.
 #[derive(Clone, Debug)]
 pub struct Peer {
-    /// The client's address.
+    /// The client's address; behind a balancer, the one that it names.
     pub address: std::net::SocketAddr,
+    /// The address that it connected to, likewise.
+    pub local: std::net::SocketAddr,
     /// Whether it may relay from there.
     pub allowed: bool,
     /// Where it came in.
