@@ -1,5 +1,5 @@
 //! Programs that others wrote, on both sides of the proxy: Postfix, its load
-//! generator and its test server, and Python's smtplib. They are found where
+//! generator and its test server, Python's smtplib, and haproxy in between. They are found where
 //! Debian puts them; a test whose program is missing fails and names the
 //! package. Postfix wants to be started by root.
 
@@ -14,8 +14,8 @@ use std::net::SocketAddr;
 use std::process::Command;
 
 use common::program::bounded;
-use common::{Proxy, Setup, until};
-use servers::{Postfix, Server, SmtpSink, program};
+use common::{Client, Mail, Proxy, Setup, until};
+use servers::{Haproxy, Postfix, Server, SmtpSink, program};
 
 /// As many messages as will arrive, waited for.
 fn arrived(server: &impl Server, count: usize) -> Vec<String> {
@@ -170,4 +170,28 @@ fn smtplib_reaches_smtp_sink_byte_for_byte() {
 #[test]
 fn smtplib_reaches_postfix_byte_for_byte() {
     smtplib_sends_twice(&Postfix::start(), &awkward());
+}
+
+#[test]
+fn haproxy_names_its_clients() {
+    let sink = SmtpSink::start();
+    let believing = "proxy_protocol = true\nproxy_from = [\"127.0.0.1\"]\nallow_from = [\"127.0.0.7\"]";
+    for (number, option) in ["send-proxy", "send-proxy-v2", "send-proxy-v2-ssl-cn"].into_iter().enumerate() {
+        let proxy = Setup::new(sink.address()).listener(believing).start();
+        let haproxy = Haproxy::before(proxy.address, option);
+        let greeted = |source| {
+            let mut client = Client::raw_from(source, haproxy.address);
+            client.expect("220 relay.test");
+            client.command("EHLO client.test");
+            client
+        };
+        let reply = greeted([127, 0, 0, 7]).deliver(&Mail::keyed("k"));
+        assert!(reply.starts_with("250 "), "{option}: {reply}");
+        let mut other = greeted([127, 0, 0, 8]);
+        other.command("MAIL FROM:<app@a.test>");
+        assert_eq!(other.command("RCPT TO:<ann@b.test>"), "554 5.7.1 relay access denied");
+        let messages = arrived(&sink, number + 1);
+        let named = |message: &String| message.starts_with("Received: from client.test ([127.0.0.7])\n");
+        assert!(messages.iter().all(named), "{option}: {messages:?}");
+    }
 }

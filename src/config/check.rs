@@ -26,6 +26,14 @@ pub(super) fn listener(section: &Section<'_>, listener: &Listener, earlier: &[Li
         );
         section.fault("allow_from", &what);
     }
+    if !listener.address.ip().is_loopback() && covers_the_world(&listener.proxy_from) {
+        let what = format!(
+            "an open relay: {} is not loopback, and the whole world could claim any address in a PROXY header; \
+             list only the balancers",
+            listener.address
+        );
+        section.fault("proxy_from", &what);
+    }
 }
 
 /// Port 0 takes a free port, so it never collides.

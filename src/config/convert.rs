@@ -49,11 +49,6 @@ pub(super) fn is_text(node: &Node, wanted: &str) -> bool {
     as_text(node) == Some(wanted)
 }
 
-/// Whether the value is `false`.
-pub(super) fn is_false(node: &Node) -> bool {
-    matches!(boolean(node), Ok(false))
-}
-
 /// The name of a file or directory.
 pub(super) fn path(node: &Node) -> Converted<PathBuf> {
     match as_text(node) {

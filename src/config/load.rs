@@ -4,13 +4,15 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
+use ipnet::IpNet;
+
 mod dedup;
 mod tls;
 mod upstream;
 
 use super::check;
 use super::convert::{
-    choice, count, domain, duration, is_false, is_text, list_of, name, network, optional_address,
+    boolean, choice, count, domain, duration, is_text, list_of, name, network, optional_address,
     optional_header, optional_path, path, positive_duration, size, socket_address, some_of, text,
 };
 use super::section::{ConfigFault, Problem, Reader, Section};
@@ -114,11 +116,9 @@ fn listeners(root: &Section<'_>) -> Vec<Listener> {
 fn listener(section: &Section<'_>) -> Listener {
     let tls = tls::tls(section);
     section.later("auth", "\"off\"", |node| is_text(node, "off"));
-    section.later("proxy_protocol", "false", is_false);
-    // These mean nothing while AUTH and the proxy protocol are off, and may stay
-    // in a file where those are only switched off for now.
+    // It means nothing while AUTH is off, and may stay in a file where that is
+    // only switched off for now.
     section.get("users", String::new(), text);
-    section.get("proxy_from", Vec::new(), list_of(network));
     let loopback = ["127.0.0.0/8", "::1/128"].into_iter().filter_map(values::parse_network).collect();
     // Where clients have certificates, there may be nobody to let in by address.
     let by_certificate = tls.as_ref().is_some_and(|tls| tls.client_ca.is_some());
@@ -133,6 +133,19 @@ fn listener(section: &Section<'_>) -> Listener {
         tenant_header: section.get("tenant_header", None, optional_header),
         tls,
         auth: Auth::Off,
+        proxy_from: proxy_from(section),
+    }
+}
+
+/// Who sends PROXY headers. While the protocol is off the networks mean
+/// nothing, and may stay written down.
+fn proxy_from(section: &Section<'_>) -> Vec<IpNet> {
+    if section.get("proxy_protocol", false, boolean) {
+        let hint = "list the balancers whose PROXY header is believed, such as [\"192.0.2.7\"]";
+        section.require("proxy_from", hint, some_of(network, hint))
+    } else {
+        section.get("proxy_from", Vec::new(), list_of(network));
+        Vec::new()
     }
 }
 

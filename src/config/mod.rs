@@ -76,6 +76,9 @@ pub struct Listener {
     pub tls: Option<ListenerTls>,
     /// How clients prove who they are.
     pub auth: Auth,
+    /// Whose connections begin with a PROXY header, which is believed. Empty
+    /// when the protocol is off.
+    pub proxy_from: Vec<IpNet>,
 }
 
 /// `[upstream]`.

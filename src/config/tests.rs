@@ -44,8 +44,7 @@ fn the_example_shows_every_key_that_this_version_takes() {
     let example = include_str!("../../config/mailonce.toml");
     let reader = Reader::new("m.toml");
     load::parse_with(UPSTREAM, &reader, std::iter::empty()).unwrap();
-    let later =
-        ["listener.auth", "listener.proxy_protocol", "listener.users", "listener.proxy_from", "store.url"];
+    let later = ["listener.auth", "listener.users", "store.url"];
     let known = reader.known();
     assert!(known.len() > 60, "{known:?}");
     for key in known.iter().filter(|key| !later.contains(&key.as_str())) {
@@ -355,6 +354,26 @@ fn tls_wants_a_key_for_each_certificate() {
 }
 
 #[test]
+fn whose_proxy_header_is_believed_must_be_said() {
+    let on = |lines: &str| format!("[[listener]]\nproxy_protocol = true\n{lines}");
+    let hint = "list the balancers whose PROXY header is believed, such as [\"192.0.2.7\"]";
+    assert_eq!(faults(&on("")), format!("m.toml:1: listener.proxy_from: is missing; {hint}"));
+    assert_eq!(faults(&on("proxy_from = []")), format!("m.toml:3: listener.proxy_from: is empty; {hint}"));
+    let network = faults(&on("proxy_from = [\"balancer\"]"));
+    assert!(network.starts_with("m.toml:3: listener.proxy_from: \"balancer\" is not a network"), "{network}");
+    let from = |text: &str| parse(&format!("{text}\n{UPSTREAM}")).unwrap().listeners[0].proxy_from.clone();
+    let network = |text: &str| values::parse_network(text).unwrap();
+    let mapped = "proxy_from = [\"192.0.2.7\", \"::ffff:10.0.0.0/104\"]";
+    assert_eq!(from(&on(mapped)), [network("192.0.2.7"), network("10.0.0.0/8")]);
+    assert_eq!(from("[[listener]]\nproxy_protocol = false\nproxy_from = [\"10.0.0.0/8\"]"), []);
+    // Whoever could say what it likes could let itself in.
+    let world = "proxy_from = [\"0.0.0.0/0\"]";
+    let open = faults(&on(&format!("address = \"0.0.0.0:25\"\n{world}")));
+    assert!(open.starts_with("m.toml:4: listener.proxy_from: an open relay: 0.0.0.0:25"), "{open}");
+    assert_eq!(from(&on(world)), [network("0.0.0.0/0")]);
+}
+
+#[test]
 fn keys_of_later_versions_are_taken_only_while_they_are_off() {
     let off = "[[listener]]\ntls = \"off\"\nrequire_tls = false\nauth = \"off\"\nproxy_protocol = false\n\
                proxy_from = []\ncertificate = \"certs/server.pem\"\nprivate_key = \"k\"\nclient_ca = \"\"\nusers = \"u\"\n\
@@ -364,7 +383,6 @@ fn keys_of_later_versions_are_taken_only_while_they_are_off() {
     assert_eq!(parse(off).unwrap().admin, None);
     let cases = [
         ("[[listener]]\nauth = \"local\"", "m.toml:2: listener.auth", "\"off\""),
-        ("[[listener]]\nproxy_protocol = true", "m.toml:2: listener.proxy_protocol", "false"),
         ("[store]\nurl = \"postgres://\"", "m.toml:2: store.url", "\"\""),
     ];
     for (text, place, instead) in cases {

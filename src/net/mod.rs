@@ -6,6 +6,7 @@ pub mod gate;
 pub mod listener;
 pub mod peer;
 pub mod port;
+pub mod proxy_protocol;
 pub mod tls;
 pub mod wire;
 

@@ -16,12 +16,24 @@ use super::port::Port;
 /// Who is at the other end.
 #[derive(Clone, Debug)]
 pub struct Peer {
-    /// The client's address.
+    /// The client's address; behind a balancer, the one that it names.
     pub address: SocketAddr,
-    /// The address that it connected to.
+    /// The address that it connected to, likewise.
     pub local: SocketAddr,
+    /// Whose address that is.
+    pub names: Names,
     /// Where it came in.
     pub port: Port,
+}
+
+/// Whose address we have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Names {
+    /// The client's own.
+    Client,
+    /// A balancer's, which does not say for whom it connects: its check of our
+    /// health, or anybody. What its own address may do is not for them.
+    Balancer,
 }
 
 /// Whether the client may relay, and whether it must do something before.
@@ -67,8 +79,9 @@ impl Policy for RelayPolicy {
 impl Peer {
     /// What holds before it has proved anything.
     pub(super) fn policy(&self, channel: Channel) -> RelayPolicy {
-        let address = self.address.ip().to_canonical();
-        let listed = self.port.listener.allow_from.iter().any(|network| network.contains(&address));
+        let address = self.address.ip();
+        let listed = self.names == Names::Client
+            && self.port.listener.allow_from.iter().any(|network| network.contains(&address));
         let before_mail = match channel {
             Channel::Clear if self.requires_tls() => BeforeMail::StartTls,
             Channel::Clear | Channel::Encrypted => BeforeMail::Nothing,
@@ -118,6 +131,6 @@ impl Peer {
     }
 
     fn is_on_this_machine(&self) -> bool {
-        [self.address, self.local].iter().all(|end| end.ip().to_canonical().is_loopback())
+        self.names == Names::Client && [self.address, self.local].iter().all(|end| end.ip().is_loopback())
     }
 }

@@ -15,7 +15,19 @@ pub struct Client {
 impl Client {
     /// Connects without reading anything.
     pub fn raw(address: SocketAddr) -> Self {
-        let stream = TcpStream::connect(address).expect("nobody listens");
+        Self::over(TcpStream::connect(address).expect("nobody listens"))
+    }
+
+    /// The same from an address of ours, over IPv4.
+    pub fn raw_from(source: [u8; 4], address: SocketAddr) -> Self {
+        use rustix::net::{AddressFamily, SocketType, bind, connect, socket};
+        let socket = socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
+        bind(&socket, &SocketAddr::from((source, 0))).unwrap();
+        connect(&socket, &address).expect("nobody listens");
+        Self::over(socket.into())
+    }
+
+    fn over(stream: TcpStream) -> Self {
         stream.set_read_timeout(Some(DEADLINE)).unwrap();
         stream.set_nodelay(true).unwrap();
         Self { stream: BufReader::new(stream) }
@@ -101,6 +113,22 @@ impl Client {
             if self.stream.read_until(b'\n', &mut line).is_ok() {
                 let line = String::from_utf8_lossy(&line).into_owned();
                 return assert!(line.starts_with(start), "{start:?} was due, not {line:?}");
+            }
+        }
+    }
+
+    /// Sends an octet now and then until the proxy closes the connection
+    /// without a word.
+    pub fn trickle_until_closed(&mut self) {
+        let since = std::time::Instant::now();
+        self.stream.get_ref().set_read_timeout(Some(Duration::from_millis(20))).unwrap();
+        loop {
+            assert!(since.elapsed() < DEADLINE, "it stays open");
+            let _ = self.stream.get_mut().write(b"x");
+            match self.stream.fill_buf() {
+                Ok(said) => return assert!(said.is_empty(), "{}", said.escape_ascii()),
+                Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => return,
+                Err(_) => {}
             }
         }
     }

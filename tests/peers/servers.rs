@@ -250,3 +250,28 @@ impl Drop for Postfix {
         self.command("stop");
     }
 }
+
+/// haproxy, passing bytes on to a proxy of ours with a PROXY header in front.
+pub(crate) struct Haproxy {
+    _process: Process,
+    pub(crate) address: SocketAddr,
+    _directory: TempDir,
+}
+
+impl Haproxy {
+    /// One that sends headers as this option of its `server` line says.
+    pub(crate) fn before(proxy: SocketAddr, option: &str) -> Self {
+        let (address, directory) = (free_port(), directory());
+        let config = format!(
+            "defaults\n    mode tcp\n    timeout connect 30s\n    timeout client 30s\n    timeout server 30s\n\
+             listen relay\n    bind {address}\n    server proxy {proxy} {option}\n"
+        );
+        let path = directory.path().join("haproxy.cfg");
+        std::fs::write(&path, config).unwrap();
+        let mut command = Command::new(program("haproxy", "haproxy"));
+        command.arg("-db").arg("-f").arg(path);
+        let process = Process::start(command);
+        until("haproxy listens", || TcpStream::connect(address).ok());
+        Self { _process: process, address, _directory: directory }
+    }
+}
