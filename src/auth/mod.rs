@@ -2,3 +2,4 @@
 //! guessing kept slow.
 
 pub mod known;
+pub mod passthrough;

@@ -99,6 +99,7 @@ mod tests {
             listener: "l".into(),
             channel: Channel::Clear,
             user: None,
+            account: None,
             tenant_header: None,
             client: client.parse().unwrap(),
             name: ClientName { name: name.into(), extended: true },
@@ -124,7 +125,16 @@ mod tests {
             let name = ClientName { name: "app".into(), extended };
             let client = "192.0.2.7:1".parse().unwrap();
             let (session, listener) = ("s1".into(), "l".into());
-            let source = Source { session, listener, channel, user: None, tenant_header: None, client, name };
+            let source = Source {
+                session,
+                listener,
+                channel,
+                user: None,
+                account: None,
+                tenant_header: None,
+                client,
+                name,
+            };
             let parameters = MailParameters { smtputf8, ..MailParameters::default() };
             let envelope = Envelope { reverse_path: Path::Null, parameters, recipients: Vec::new() };
             let field = received("relay.example", &source, &envelope, Timestamp::default());

@@ -113,6 +113,7 @@ impl Connection {
             listener: peer.port.listener.name.clone(),
             channel: Channel::Clear,
             user: None,
+            account: None,
             tenant_header: peer.port.listener.tenant_header.clone(),
             client: peer.address,
             name: ClientName { name: String::new(), extended: false },

@@ -99,7 +99,7 @@ async fn credentials_follow_the_handshake_and_mail_follows_them() {
         peer.say("235 welcome\r\n").await;
         peer.hear(GROUP).await;
     };
-    let (prepared, ()) = join!(upstream.prepare(&envelope, &content), play);
+    let (prepared, ()) = join!(upstream.prepare(None, &envelope, &content), play);
     assert!(prepared.is_err());
     // Where they are refused, nothing follows.
     let play = async {
@@ -108,6 +108,6 @@ async fn credentials_follow_the_handshake_and_mail_follows_them() {
         peer.say("535 no\r\n").await;
         peer.hear_last("").await;
     };
-    let (prepared, ()) = join!(upstream.prepare(&envelope, &content), play);
+    let (prepared, ()) = join!(upstream.prepare(None, &envelope, &content), play);
     assert_eq!(prepared.unwrap_err().at().phase, Phase::Auth);
 }
