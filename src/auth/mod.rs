@@ -1,2 +1,5 @@
 //! Who a client is: AUTH, checked by ourselves or by the upstream, with
 //! guessing kept slow.
+
+pub mod known;
+pub mod passthrough;

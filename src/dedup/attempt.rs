@@ -234,8 +234,10 @@ impl Attempt<'_> {
     ) -> Transmission {
         let envelope = self.message.envelope_of(targets);
         let rendition = self.rendition(names);
+        let account = self.message.source.account.as_ref();
         let same = |sent: Sent, upstream: String| Transmission { sent: vec![sent; targets.len()], upstream };
-        let (rejected, transaction) = match self.services.upstream.prepare(&envelope, &rendition).await {
+        let prepare = self.services.upstream.prepare(account, &envelope, &rendition);
+        let (rejected, transaction) = match prepare.await {
             Err(fault) => return same(unsent(&fault), String::new()),
             Ok(Prepared::Settled { replies, upstream }) => {
                 let sent = replies.into_iter().map(|reply| Sent::by(Outcome::of_reply(reply))).collect();

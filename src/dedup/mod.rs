@@ -32,7 +32,7 @@ use crate::smtp::envelope::Envelope;
 use crate::smtp::reply::Reply;
 use crate::smtp::session::ClientName;
 use crate::store::{ClaimRequest, Claimed, Outcome, Record, State, Store, Token};
-use crate::upstream::Upstream;
+use crate::upstream::{Account, Upstream};
 
 use attempt::{Attempt, Beside};
 use flights::{Flights, Landing};
@@ -77,6 +77,9 @@ pub struct Source {
     pub channel: Channel,
     /// Whom the client has proved to be: the tenant, before any field.
     pub user: Option<User>,
+    /// What the upstream knows the client by: its mail goes there in its own
+    /// name. `None`: in the proxy's.
+    pub account: Option<Account>,
     /// The field that names the tenant, where the listener has one.
     pub tenant_header: Option<String>,
     /// The client's address.

@@ -15,6 +15,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, timeout};
 
+use super::auth::Account;
 use super::fault::{At, Phase, UpstreamFault};
 use crate::config::UpstreamTimeouts;
 use crate::crash;
@@ -68,6 +69,8 @@ pub(super) struct Connection<S> {
     pub(super) dirty: bool,
     /// When it was last given back.
     pub(super) idle_since: Instant,
+    /// The account of a client that it logged in with: it is for nobody else.
+    pub(super) account: Option<Account>,
     /// Lets the pool count the connections that there are.
     pub(super) counted: Option<Arc<()>>,
 }
@@ -96,6 +99,7 @@ impl<S: Stream> Connection<S> {
             phase: Phase::Greeting,
             dirty: false,
             idle_since: Instant::now(),
+            account: None,
             counted: None,
         }
     }

@@ -6,10 +6,14 @@ use std::sync::Arc;
 
 use crate::smtp::client::{Due, ProtocolFault};
 use crate::smtp::reply::Reply;
+use crate::smtp::sasl::Mechanism;
 
 /// The most octets of a fault's text in a reply. With code, enhanced code and
 /// word the line stays below the 512 octets of RFC 5321 §4.5.3.1.5.
 const MAX_TEXT: usize = 400;
+
+/// So many octets are enough to know a secret that was cut off.
+const BEGINNING: usize = 16;
 
 /// Where a fault happened.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -120,11 +124,13 @@ pub enum UpstreamFault {
         /// Why, and what to do about it.
         error: String,
     },
-    /// We have an account, and it offers no mechanism of AUTH that we know.
-    /// `451 4.4.1 [UPSTREAM]`.
+    /// There is an account, and it offers no mechanism of AUTH that goes with
+    /// it. `451 4.4.1 [UPSTREAM]`.
     NoMechanism {
         /// Where.
         at: At,
+        /// How a client has authenticated; `None`: the account is our own.
+        wanted: Option<Mechanism>,
         /// What it offers; nothing where it does not offer AUTH.
         offered: Vec<String>,
     },
@@ -187,11 +193,14 @@ impl UpstreamFault {
         }
     }
 
-    /// The same with these texts blanked out in the reply that it quotes.
+    /// The same with these texts blanked out in the reply that it quotes, and
+    /// nothing of it behind the beginning of one: the upstream may have cut it.
     pub(super) fn without(self, secrets: &[String]) -> Self {
         let blank = |reply: Reply| {
-            let blank = |text: String, secret: &String| text.replace(secret.as_str(), "***");
-            Reply::new(reply.code(), secrets.iter().fold(reply.text().into_owned(), blank))
+            Reply::new(
+                reply.code(),
+                secrets.iter().fold(reply.text().into_owned(), |text, secret| blanked(&text, secret)),
+            )
         };
         match self {
             UpstreamFault::Unwilling { at, reply } => UpstreamFault::Unwilling { at, reply: blank(reply) },
@@ -256,12 +265,7 @@ impl fmt::Display for UpstreamFault {
             | UpstreamFault::Unconnected { error, .. }
             | UpstreamFault::Tls { error, .. }
             | UpstreamFault::Closed { error, .. } => write!(f, "{error} ({phase})"),
-            UpstreamFault::NoMechanism { offered, .. } if offered.is_empty() => {
-                write!(f, "does not offer AUTH here, but upstream.username is set")
-            }
-            UpstreamFault::NoMechanism { offered, .. } => {
-                write!(f, "offers neither AUTH PLAIN nor LOGIN, only {}", offered.join(" "))
-            }
+            UpstreamFault::NoMechanism { wanted, offered, .. } => no_mechanism(f, *wanted, offered),
             UpstreamFault::Unwilling { reply, .. } => write!(f, "{reply} ({phase})"),
             UpstreamFault::TimedOut { .. } => write!(f, "timed out ({phase})"),
             UpstreamFault::Protocol { fault, .. } => write!(f, "{fault} ({phase})"),
@@ -273,6 +277,32 @@ impl fmt::Display for UpstreamFault {
 }
 
 impl std::error::Error for UpstreamFault {}
+
+fn no_mechanism(f: &mut fmt::Formatter<'_>, wanted: Option<Mechanism>, offered: &[String]) -> fmt::Result {
+    match (wanted, offered) {
+        (None, []) => f.write_str("does not offer AUTH here, but upstream.username is set"),
+        (None, offered) => write!(f, "offers neither AUTH PLAIN nor LOGIN, only {}", offered.join(" ")),
+        (Some(_), []) => f.write_str(
+            "does not offer AUTH here, but a listener has auth = \"passthrough\"; \
+             look at upstream.address and upstream.tls",
+        ),
+        (Some(wanted), offered) => {
+            write!(f, "does not offer AUTH {}, only {}", wanted.name(), offered.join(" "))
+        }
+    }
+}
+
+fn blanked(text: &str, secret: &str) -> String {
+    let mut text = text.replace(secret, "***");
+    let beginning = &secret[..secret.floor_char_boundary(BEGINNING)];
+    if beginning.len() < secret.len()
+        && let Some(at) = text.find(beginning)
+    {
+        text.truncate(at);
+        text.push_str("***");
+    }
+    text
+}
 
 /// Text fit for a reply: printable ASCII, at most [`MAX_TEXT`] octets.
 fn plain(text: &str) -> String {

@@ -68,7 +68,7 @@ impl Upstream {
     /// # Errors
     /// When no address can be reached or each is unwilling.
     pub async fn probe(&self) -> Result<Probed, UpstreamFault> {
-        let connection = self.shared.connect().await?;
+        let connection = self.shared.connect_for(None).await?;
         let found = Probed {
             address: connection.address().to_string(),
             capabilities: connection.client.capabilities().clone(),

@@ -8,15 +8,21 @@
 
 mod auth;
 mod connection;
+mod deadline;
 mod fault;
 mod health;
+mod kept;
+mod login;
 mod open;
 mod pool;
+mod reach;
 mod tls;
 mod transaction;
 
+pub use auth::Account;
 pub use fault::{At, Phase, UpstreamFault};
 pub use health::Probed;
+pub use login::Login;
 pub use pool::{Completion, Prepared, Transaction, Upstream};
 
 #[cfg(test)]

@@ -4,51 +4,90 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwapOption;
 use tokio::net::{TcpStream, lookup_host};
 use tokio::time::{Instant, timeout};
 
-use super::auth::authenticate;
+use super::auth::{Answer, Party, Refusal, authenticate};
 use super::connection::Connection;
+use super::deadline::Deadline;
 use super::fault::{At, Phase, UpstreamFault};
+use super::pool::Link;
 use super::tls::{Wire, handshake};
 use crate::config::{TlsManner, Upstream, UpstreamTls};
+use crate::smtp::client::Capabilities;
+use crate::smtp::reply::Reply;
 
 /// A connection that has greeted us, is secured and knows who we are, as far
 /// as that is asked for.
 #[derive(Debug)]
 pub(super) struct Opened {
-    pub(super) connection: Connection<Wire>,
+    pub(super) connection: Link,
     /// How long the TLS handshake took.
     pub(super) handshake: Option<Duration>,
+    /// The reply to AUTH.
+    pub(super) welcome: Option<Reply>,
 }
 
-/// Connects to `address` and introduces us as `hostname`. Each address that
-/// the name stands for is tried in order; the fault is that of the last.
-pub(super) async fn open(
-    address: &Arc<str>,
-    hostname: &str,
-    settings: &Upstream,
-) -> Result<Opened, UpstreamFault> {
-    let opening = Opening { address, hostname, settings };
-    let mut fault = None;
-    for target in opening.resolve().await? {
-        match opening.open(target).await {
-            Ok(opened) => return Ok(opened),
-            Err(error) => fault = Some(error),
+/// Why there is no connection.
+#[derive(Debug)]
+pub(super) enum Unopened {
+    /// Another address may serve.
+    Fault(UpstreamFault),
+    /// It has answered to the account of a client, and the answer is no.
+    Refused(Box<Refusal>),
+}
+
+impl From<UpstreamFault> for Unopened {
+    fn from(fault: UpstreamFault) -> Self {
+        Unopened::Fault(fault)
+    }
+}
+
+impl From<Unopened> for UpstreamFault {
+    fn from(unopened: Unopened) -> Self {
+        match unopened {
+            Unopened::Fault(fault) => fault,
+            Unopened::Refused(refusal) => refusal.fault,
         }
     }
-    let nothing = || opening.unresolved("name has no address".to_owned());
-    Err(fault.unwrap_or_else(nothing))
 }
 
-struct Opening<'a> {
+/// An address, and what is to be done there.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Opening<'a> {
     /// `host:port` as configured.
-    address: &'a Arc<str>,
-    hostname: &'a str,
-    settings: &'a Upstream,
+    pub(super) address: &'a Arc<str>,
+    /// Our name.
+    pub(super) hostname: &'a str,
+    pub(super) settings: &'a Upstream,
+    pub(super) party: Party<'a>,
+    pub(super) deadline: Deadline,
+    /// Where it is put what the upstream offers.
+    pub(super) seen: &'a ArcSwapOption<Capabilities>,
 }
 
 impl Opening<'_> {
+    /// Connects, introduces us, and logs in. Each address that the name stands
+    /// for is tried in order; the fault is that of the last.
+    ///
+    /// # Errors
+    /// When none of them has a connection, or one has refused a client.
+    pub(super) async fn open(self) -> Result<Opened, Unopened> {
+        let mut fault = None;
+        let targets = self.deadline.hold(self.at(Phase::Resolve), self.resolve()).await?;
+        for (index, target) in targets.iter().enumerate() {
+            let deadline = self.deadline.share(targets.len() - index);
+            match (Self { deadline, ..self }).open_at(*target).await {
+                Ok(opened) => return Ok(opened),
+                Err(Unopened::Fault(error)) => fault = Some(error),
+                Err(refused @ Unopened::Refused(_)) => return Err(refused),
+            }
+        }
+        let nothing = || self.unresolved("name has no address".to_owned());
+        Err(fault.unwrap_or_else(nothing).into())
+    }
+
     async fn resolve(&self) -> Result<Vec<SocketAddr>, UpstreamFault> {
         match timeout(self.settings.timeouts.connect, lookup_host(&**self.address)).await {
             Ok(Ok(found)) => Ok(found.collect()),
@@ -57,12 +96,23 @@ impl Opening<'_> {
         }
     }
 
-    async fn open(&self, target: SocketAddr) -> Result<Opened, UpstreamFault> {
-        let mut opened = self.secure(target).await?;
-        if let Some(credentials) = &self.settings.credentials {
-            authenticate(&mut opened.connection, credentials).await?;
+    async fn open_at(&self, target: SocketAddr) -> Result<Opened, Unopened> {
+        let secure = Box::pin(self.secure(target));
+        let mut opened = self.deadline.hold(self.at(Phase::Connect), secure).await?;
+        self.seen.store(Some(Arc::new(opened.connection.client.capabilities().clone())));
+        let Some(credentials) = self.party.credentials() else { return Ok(opened) };
+        let login = authenticate(&mut opened.connection, self.party, credentials);
+        match (self.deadline.hold(self.at(Phase::Auth), login).await?, self.party.account()) {
+            (Answer::Accepted(welcome), account) => {
+                opened.connection.account = account.cloned();
+                Ok(Opened { welcome: Some(welcome), ..opened })
+            }
+            (Answer::Refused(refusal), None) => Err(refusal.fault.into()),
+            (Answer::Refused(refusal), Some(_)) => {
+                opened.connection.dismiss();
+                Err(Unopened::Refused(refusal))
+            }
         }
-        Ok(opened)
     }
 
     /// With TLS, or without where that is allowed.
@@ -107,34 +157,31 @@ impl Opening<'_> {
 
     async fn clear(&self, target: SocketAddr) -> Result<Opened, UpstreamFault> {
         let stream = Wire::Clear(self.connect(target).await?);
-        let mut connection = Connection::new(stream, self.address.clone(), self.settings.timeouts);
+        let mut connection = Box::new(Connection::new(stream, self.address.clone(), self.settings.timeouts));
         connection.hello(self.hostname).await?;
-        Ok(Opened { connection, handshake: None })
+        Ok(Opened { connection, handshake: None, welcome: None })
     }
 
     async fn implicit(&self, target: SocketAddr, tls: &UpstreamTls) -> Result<Opened, UpstreamFault> {
         let stream = self.connect(target).await?;
         let (stream, took) = self.shake_hands(stream, tls).await?;
-        let mut connection = Connection::new(stream, self.address.clone(), self.settings.timeouts);
+        let mut connection = Box::new(Connection::new(stream, self.address.clone(), self.settings.timeouts));
         connection.hello(self.hostname).await?;
-        Ok(Opened { connection, handshake: Some(took) })
+        Ok(Opened { connection, handshake: Some(took), welcome: None })
     }
 
     /// STARTTLS, the handshake, and EHLO anew: what was offered in clear
     /// counts no more.
-    async fn upgrade(
-        &self,
-        connection: Connection<Wire>,
-        tls: &UpstreamTls,
-    ) -> Result<Opened, UpstreamFault> {
+    async fn upgrade(&self, connection: Link, tls: &UpstreamTls) -> Result<Opened, UpstreamFault> {
         let Wire::Clear(stream) = connection.start_tls().await? else {
             let error = "STARTTLS over TLS".to_owned();
             return Err(UpstreamFault::Tls { at: self.at(Phase::Tls), error });
         };
         let (stream, took) = self.shake_hands(stream, tls).await?;
-        let mut connection = Connection::secured(stream, self.address.clone(), self.settings.timeouts);
+        let mut connection =
+            Box::new(Connection::secured(stream, self.address.clone(), self.settings.timeouts));
         connection.introduce(self.hostname).await?;
-        Ok(Opened { connection, handshake: Some(took) })
+        Ok(Opened { connection, handshake: Some(took), welcome: None })
     }
 
     async fn shake_hands(

@@ -5,18 +5,19 @@
 //! nothing came unasked. One that is dropped, for whatever reason, leaves
 //! nothing at the upstream: its message is incomplete.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use super::auth::{self, Account};
 use super::connection::{Connection, Incomplete};
-use super::fault::{At, Phase, UpstreamFault};
+use super::fault::{Phase, UpstreamFault};
 use super::health::Health;
-use super::open::{Opened, open};
+use super::kept::Kept;
+use super::reach::Address;
 use super::tls::Wire;
 use super::transaction::{self, Failure, Standing};
 use crate::config;
@@ -33,9 +34,6 @@ const STALE: Duration = Duration::from_secs(5);
 /// How long that proof, or a farewell, may take.
 pub(super) const COURTESY: Duration = Duration::from_secs(5);
 
-/// How long an address that could not be opened is tried last.
-const PENALTY: Duration = Duration::from_secs(10);
-
 pub(super) type Link = Box<Connection<Wire>>;
 
 /// One configured upstream. Clones share everything.
@@ -47,23 +45,16 @@ pub struct Upstream {
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) settings: config::Upstream,
-    hostname: String,
+    /// The proxy's own account.
+    pub(super) own: Option<Account>,
+    pub(super) hostname: String,
     pub(super) addresses: Vec<Address>,
-    /// The latest given back is at the end, and taken first.
-    idle: Mutex<Vec<Link>>,
-    capabilities: ArcSwapOption<Capabilities>,
-    closed: AtomicBool,
+    pub(super) kept: Kept,
+    pub(super) capabilities: ArcSwapOption<Capabilities>,
     pub(super) health: Health,
-    metrics: Arc<Metrics>,
+    pub(super) metrics: Arc<Metrics>,
     /// Every connection holds one of these.
-    open: Arc<()>,
-}
-
-#[derive(Debug)]
-pub(super) struct Address {
-    pub(super) name: Arc<str>,
-    /// Until when it is tried last.
-    shunned: Mutex<Option<Instant>>,
+    pub(super) open: Arc<()>,
 }
 
 /// How far a message came without its last octets.
@@ -121,15 +112,14 @@ impl Upstream {
 
     /// The same, which tells `metrics` how long everything took.
     pub fn measured(settings: config::Upstream, hostname: String, metrics: Arc<Metrics>) -> Self {
-        let address = |name: &String| Address { name: name.as_str().into(), shunned: Mutex::new(None) };
-        let addresses = settings.addresses.iter().map(address).collect();
+        let addresses = settings.addresses.iter().map(|name| Address::new(name)).collect();
         let shared = Shared {
+            own: settings.credentials.as_ref().map(auth::own),
+            kept: Kept::new(settings.pool_size, settings.idle_timeout),
             settings,
             hostname,
             addresses,
-            idle: Mutex::default(),
             capabilities: ArcSwapOption::empty(),
-            closed: AtomicBool::new(false),
             health: Health::default(),
             metrics,
             open: Arc::new(()),
@@ -145,6 +135,8 @@ impl Upstream {
 
     /// Brings a message to the upstream, all but its last octets: connection,
     /// MAIL, RCPT for every recipient of `envelope`, DATA or BDAT, content.
+    /// With the account of a client, over a connection that logged in with
+    /// that; without, over one that logged in with our own, if we have one.
     ///
     /// When a connection kept from earlier turns out to be dead, all of it is
     /// done again on a fresh one.
@@ -152,17 +144,22 @@ impl Upstream {
     /// # Errors
     /// The message is certainly not sent to anyone, and the client hears
     /// [`UpstreamFault::reply`]: `451 4.4.1 [UPSTREAM]` when no address can be
-    /// reached or the upstream fails on the way, 421 to anything included;
-    /// `550 5.6.7` when it lacks SMTPUTF8; `451 4.3.0` when `content` can't be
-    /// read.
-    pub async fn prepare(&self, envelope: &Envelope, content: &Rendition) -> Result<Prepared, UpstreamFault> {
-        if let Some(connection) = self.shared.reuse().await {
+    /// reached or the upstream fails on the way, 421 to anything and a refused
+    /// account included; `550 5.6.7` when it lacks SMTPUTF8; `451 4.3.0` when
+    /// `content` can't be read.
+    pub async fn prepare(
+        &self,
+        account: Option<&Account>,
+        envelope: &Envelope,
+        content: &Rendition,
+    ) -> Result<Prepared, UpstreamFault> {
+        if let Some(connection) = self.shared.reuse(account).await {
             match self.shared.attempt(connection, envelope, content).await {
                 Err(failure) if failure.is_of_old_age() => {}
                 result => return result.map_err(|failure| failure.fault),
             }
         }
-        let connection = self.shared.connect().await?;
+        let connection = self.shared.connect_for(account).await?;
         self.shared.attempt(connection, envelope, content).await.map_err(|failure| failure.fault)
     }
 
@@ -174,23 +171,18 @@ impl Upstream {
 
     /// How many idle connections are kept now.
     pub fn idle_connections(&self) -> usize {
-        lock(&self.shared.idle).len()
+        self.shared.kept.len()
     }
 
     /// Says QUIT on connections that were idle for longer than `idle_timeout`.
     pub async fn close_idle(&self) {
-        let limit = self.shared.settings.idle_timeout;
-        let expired =
-            lock(&self.shared.idle).extract_if(.., |link| link.idle_since.elapsed() >= limit).collect();
-        farewell(expired).await;
+        farewell(self.shared.kept.expired()).await;
     }
 
     /// Says QUIT on all idle connections, and keeps none from now on.
     /// Transactions under way go on.
     pub async fn close(&self) {
-        self.shared.closed.store(true, Ordering::SeqCst);
-        let idle = std::mem::take(&mut *lock(&self.shared.idle));
-        farewell(idle).await;
+        farewell(self.shared.kept.close()).await;
     }
 }
 
@@ -261,10 +253,11 @@ impl Shared {
         }
     }
 
-    /// An idle connection that is still alive, of the address most preferred.
-    async fn reuse(&self) -> Option<Link> {
+    /// An idle connection of `account` that is still alive, to the address most
+    /// preferred.
+    async fn reuse(&self, account: Option<&Account>) -> Option<Link> {
         for address in self.by_preference(Instant::now()) {
-            while let Some(mut connection) = self.take(&address.name) {
+            while let Some(mut connection) = self.kept.take(&address.name, account) {
                 if connection.check_quiet(Phase::Mail).is_err() {
                     continue;
                 }
@@ -282,83 +275,14 @@ impl Shared {
         None
     }
 
-    /// Takes the connection to `name` that was last given back and has not
-    /// been idle for too long.
-    fn take(&self, name: &Arc<str>) -> Option<Link> {
-        let mut idle = lock(&self.idle);
-        let limit = self.settings.idle_timeout;
-        let fits = |link: &Link| link.address() == name && link.idle_since.elapsed() < limit;
-        let at = idle.iter().rposition(fits)?;
-        Some(idle.remove(at))
-    }
-
     /// Puts a connection back, or lets it go.
-    fn keep(&self, mut connection: Link) {
+    pub(super) fn keep(&self, mut connection: Link) {
         if !connection.is_quiet() {
             return;
         }
         connection.idle_since = Instant::now();
-        let mut idle = lock(&self.idle);
-        if idle.len() < self.settings.pool_size && !self.closed.load(Ordering::SeqCst) {
-            idle.push(connection);
-        } else {
-            drop(idle);
+        if let Some(connection) = self.kept.put(connection) {
             connection.dismiss();
-        }
-    }
-
-    /// A fresh connection to the first address that has one for us.
-    pub(super) async fn connect(&self) -> Result<Link, UpstreamFault> {
-        let mut fault = None;
-        for address in self.by_preference(Instant::now()) {
-            let started = Instant::now();
-            address.begin(started);
-            match open(&address.name, &self.hostname, &self.settings).await {
-                Ok(Opened { mut connection, handshake }) => {
-                    connection.counted = Some(self.open.clone());
-                    self.health.answered();
-                    self.opened_within(started.elapsed(), handshake);
-                    *lock(&address.shunned) = None;
-                    self.capabilities.store(Some(Arc::new(connection.client.capabilities().clone())));
-                    return Ok(Box::new(connection));
-                }
-                Err(error) => {
-                    *lock(&address.shunned) = Some(Instant::now() + PENALTY);
-                    fault = Some(error);
-                }
-            }
-        }
-        let fault = fault.unwrap_or_else(no_address);
-        self.health.is_out(fault.clone());
-        Err(fault)
-    }
-
-    fn opened_within(&self, span: Duration, handshake: Option<Duration>) {
-        let connect = span.saturating_sub(handshake.unwrap_or_default());
-        self.metrics.upstream_took(UpstreamPhase::Connect, connect);
-        if let Some(handshake) = handshake {
-            self.metrics.upstream_took(UpstreamPhase::Tls, handshake);
-        }
-    }
-
-    /// The addresses as configured, but those that lately failed last.
-    fn by_preference(&self, now: Instant) -> Vec<&Address> {
-        let mut addresses: Vec<_> = self.addresses.iter().collect();
-        addresses.sort_by_key(|address| address.is_shunned(now));
-        addresses
-    }
-}
-
-impl Address {
-    fn is_shunned(&self, now: Instant) -> bool {
-        lock(&self.shunned).is_some_and(|until| now < until)
-    }
-
-    /// Before a new try of an address that failed: while it lasts, the others
-    /// go elsewhere instead of waiting in the same place.
-    fn begin(&self, now: Instant) {
-        if let Some(until) = &mut *lock(&self.shunned) {
-            *until = now + PENALTY;
         }
     }
 }
@@ -369,14 +293,4 @@ async fn farewell(connections: Vec<Link>) {
         tasks.spawn(connection.quit(COURTESY));
     }
     tasks.join_all().await;
-}
-
-fn no_address() -> UpstreamFault {
-    let at = At { address: "upstream".into(), phase: Phase::Resolve };
-    UpstreamFault::Unresolved { at, error: "no address is configured".to_owned() }
-}
-
-/// The values behind these locks are whole between any two statements.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -3,6 +3,8 @@
 mod auth;
 mod certs;
 mod health;
+mod login;
+mod names;
 mod pooling;
 mod tls;
 mod wire;

@@ -21,7 +21,7 @@ async fn a_probe_is_spared_where_mail_has_told() {
         peer.hear("x\r\n").await;
         peer
     };
-    let (prepared, mut peer) = join!(upstream.prepare(&envelope, &content), play);
+    let (prepared, mut peer) = join!(upstream.prepare(None, &envelope, &content), play);
     let Ok(Prepared::Ready { transaction, .. }) = prepared else { panic!("{prepared:?}") };
     assert_eq!((upstream.busy_connections(), upstream.idle_connections()), (1, 0));
     // Nobody at the other end accepts another connection.

@@ -12,7 +12,7 @@ fn upstream(fars: &[&Far]) -> Upstream {
 }
 
 #[track_caller]
-fn ready(prepared: Result<Prepared, UpstreamFault>) -> Transaction {
+pub(super) fn ready(prepared: Result<Prepared, UpstreamFault>) -> Transaction {
     match prepared {
         Ok(Prepared::Ready { transaction, .. }) => transaction,
         other => panic!("{other:?}"),
@@ -20,7 +20,7 @@ fn ready(prepared: Result<Prepared, UpstreamFault>) -> Transaction {
 }
 
 #[track_caller]
-fn replied(completion: &Completion) -> u16 {
+pub(super) fn replied(completion: &Completion) -> u16 {
     match completion {
         Completion::Replied(reply) => reply.code(),
         other => panic!("{other:?}"),
@@ -28,7 +28,7 @@ fn replied(completion: &Completion) -> u16 {
 }
 
 /// Plays a transaction up to the content.
-async fn take(peer: &mut Peer<TcpStream>, group: &str) {
+pub(super) async fn take(peer: &mut Peer<TcpStream>, group: &str) {
     peer.hear(group).await;
     if group.starts_with("RSET") {
         peer.say("250 reset\r\n").await;
@@ -37,7 +37,7 @@ async fn take(peer: &mut Peer<TcpStream>, group: &str) {
     peer.hear("x\r\n").await;
 }
 
-async fn finish(transaction: Transaction, peer: &mut Peer<TcpStream>, reply: &str) -> Completion {
+pub(super) async fn finish(transaction: Transaction, peer: &mut Peer<TcpStream>, reply: &str) -> Completion {
     let far = async {
         peer.hear(".\r\n").await;
         peer.say(reply).await;
@@ -53,7 +53,7 @@ async fn warm(upstream: &Upstream, far: &Far) -> Peer<TcpStream> {
         take(&mut peer, GROUP).await;
         peer
     };
-    let (prepared, mut peer) = join!(upstream.prepare(&envelope, &content), play);
+    let (prepared, mut peer) = join!(upstream.prepare(None, &envelope, &content), play);
     let completion = finish(ready(prepared), &mut peer, "250 taken\r\n").await;
     assert_eq!(replied(&completion), 250);
     peer
@@ -69,7 +69,7 @@ async fn a_connection_is_used_again() {
     assert_eq!(upstream.idle_connections(), 1);
 
     let (envelope, content) = (envelope(), content("x\r\n"));
-    let (prepared, ()) = join!(upstream.prepare(&envelope, &content), take(&mut peer, GROUP));
+    let (prepared, ()) = join!(upstream.prepare(None, &envelope, &content), take(&mut peer, GROUP));
     let transaction = ready(prepared);
     assert_eq!(transaction.upstream(), far.address);
     let completion = finish(transaction, &mut peer, "452 full\r\n").await;
@@ -77,7 +77,7 @@ async fn a_connection_is_used_again() {
 
     // The refusal may have left something behind: RSET goes in front.
     let group = format!("RSET\r\n{GROUP}");
-    let (prepared, ()) = join!(upstream.prepare(&envelope, &content), take(&mut peer, &group));
+    let (prepared, ()) = join!(upstream.prepare(None, &envelope, &content), take(&mut peer, &group));
     ready(prepared).abort();
     peer.hear_last("").await;
     assert_eq!(upstream.idle_connections(), 0);
@@ -99,7 +99,7 @@ async fn a_dead_connection_is_replaced_and_the_message_sent_again() {
             take(&mut peer, GROUP).await;
             peer
         };
-        let (prepared, mut peer) = join!(upstream.prepare(&envelope, &content), play);
+        let (prepared, mut peer) = join!(upstream.prepare(None, &envelope, &content), play);
         assert_eq!(replied(&finish(ready(prepared), &mut peer, "250 ok\r\n").await), 250);
     }
 }
@@ -121,7 +121,7 @@ async fn a_connection_that_dies_in_the_content_is_replaced_too() {
         peer.hear(&"line\r\n".repeat(2_000_000)).await;
         peer
     };
-    let (prepared, mut peer) = join!(upstream.prepare(&envelope, &long), play);
+    let (prepared, mut peer) = join!(upstream.prepare(None, &envelope, &long), play);
     assert_eq!(replied(&finish(ready(prepared), &mut peer, "250 ok\r\n").await), 250);
 }
 
@@ -134,7 +134,7 @@ async fn a_fresh_connection_that_dies_is_a_fault() {
         let mut peer = far.greet(PIPELINING).await;
         peer.hear(GROUP).await;
     };
-    let (prepared, ()) = join!(upstream.prepare(&envelope, &content), play);
+    let (prepared, ()) = join!(upstream.prepare(None, &envelope, &content), play);
     let fault = prepared.unwrap_err();
     assert!(matches!(fault, UpstreamFault::Closed { .. }), "{fault:?}");
     assert!(fault.reply().to_string().starts_with("451 4.4.1 [UPSTREAM] "));
@@ -156,7 +156,7 @@ async fn a_connection_that_spoke_unasked_is_not_used() {
         take(&mut fresh, GROUP).await;
         fresh
     };
-    let (prepared, _fresh) = join!(upstream.prepare(&envelope, &content), play);
+    let (prepared, _fresh) = join!(upstream.prepare(None, &envelope, &content), play);
     ready(prepared).abort();
     peer.hear_last("").await;
 }
@@ -173,7 +173,7 @@ async fn a_stale_connection_proves_itself_with_reset() {
         peer.say("250 reset\r\n").await;
         take(&mut peer, GROUP).await;
     };
-    let (prepared, ()) = join!(upstream.prepare(&envelope, &content), play);
+    let (prepared, ()) = join!(upstream.prepare(None, &envelope, &content), play);
     assert_eq!(replied(&finish(ready(prepared), &mut peer, "250 ok\r\n").await), 250);
 
     // One that refuses is replaced.
@@ -185,12 +185,12 @@ async fn a_stale_connection_proves_itself_with_reset() {
         take(&mut fresh, GROUP).await;
         fresh
     };
-    let (prepared, _fresh) = join!(upstream.prepare(&envelope, &content), play);
+    let (prepared, _fresh) = join!(upstream.prepare(None, &envelope, &content), play);
     ready(prepared).abort();
 }
 
 /// Lets `seconds` go by.
-async fn pass(seconds: u64) {
+pub(super) async fn pass(seconds: u64) {
     pause();
     advance(Duration::from_secs(seconds)).await;
     resume();
@@ -225,7 +225,7 @@ async fn no_more_connections_are_kept_than_asked_for() {
             take(&mut peer, GROUP).await;
             peer
         };
-        let (prepared, peer) = join!(upstream.prepare(&envelope, &content), play);
+        let (prepared, peer) = join!(upstream.prepare(None, &envelope, &content), play);
         open.push((ready(prepared), peer));
     }
     let mut peers = Vec::new();
@@ -298,7 +298,7 @@ async fn an_upstream_that_is_not_there_is_a_fault() {
     let address = far.address.clone();
     drop(far);
     let upstream = Upstream::new(settings(&[&address]), "relay.example".to_owned());
-    let fault = upstream.prepare(&envelope(), &content("x\r\n")).await.unwrap_err();
+    let fault = upstream.prepare(None, &envelope(), &content("x\r\n")).await.unwrap_err();
     assert_eq!(fault.at().phase, Phase::Connect);
     assert_eq!(fault.reply().code(), 451);
     let nowhere = Upstream::new(settings(&["nothing.invalid:x"]), "relay.example".to_owned());
@@ -317,11 +317,11 @@ async fn all_refused_keeps_the_connection() {
         peer.say("250 a\r\n550 b\r\n450 c\r\n554 none\r\n").await;
         peer
     };
-    let (prepared, mut peer) = join!(upstream.prepare(&envelope, &content), play);
+    let (prepared, mut peer) = join!(upstream.prepare(None, &envelope, &content), play);
     let Ok(Prepared::Settled { replies, upstream: name }) = prepared else { panic!("{prepared:?}") };
     assert_eq!((codes(&replies), name), (vec![550, 450], far.address.clone()));
     let group = format!("RSET\r\n{GROUP}");
-    let (prepared, ()) = join!(upstream.prepare(&envelope, &content), take(&mut peer, &group));
+    let (prepared, ()) = join!(upstream.prepare(None, &envelope, &content), take(&mut peer, &group));
     ready(prepared).abort();
 }
 
@@ -336,7 +336,7 @@ async fn over_tcp_too_only_a_reply_after_the_dot_counts() {
             take(&mut peer, GROUP).await;
             peer
         };
-        let (prepared, mut peer) = join!(upstream.prepare(&envelope, &content), play);
+        let (prepared, mut peer) = join!(upstream.prepare(None, &envelope, &content), play);
         let transaction = ready(prepared);
         if !early.is_empty() {
             peer.say(early).await;
@@ -367,7 +367,7 @@ async fn an_attempt_can_be_a_task_of_its_own() {
     let far = Far::listen().await;
     let upstream = upstream(&[&far]);
     let attempt = tokio::spawn(async move {
-        let prepared = upstream.prepare(&envelope(), &content("x\r\n")).await;
+        let prepared = upstream.prepare(None, &envelope(), &content("x\r\n")).await;
         ready(prepared).complete().await
     });
     let mut peer = far.greet(PIPELINING).await;
@@ -387,7 +387,7 @@ async fn a_dropped_transaction_never_sends_its_dot() {
         take(&mut peer, GROUP).await;
         peer
     };
-    let (prepared, mut peer) = join!(upstream.prepare(&envelope, &content), play);
+    let (prepared, mut peer) = join!(upstream.prepare(None, &envelope, &content), play);
     drop(prepared);
     peer.hear_last("").await;
 }

@@ -18,7 +18,7 @@ use super::*;
 
 /// Tries to send; the fault there is.
 async fn fails(upstream: &Upstream) -> UpstreamFault {
-    let fault = upstream.prepare(&envelope(), &content("x\r\n")).await.unwrap_err();
+    let fault = upstream.prepare(None, &envelope(), &content("x\r\n")).await.unwrap_err();
     let reply = fault.reply().to_string();
     assert!(reply.starts_with("451 4.4.1 [UPSTREAM] "), "{reply}");
     fault
@@ -37,7 +37,7 @@ where
         peer.hear("x\r\n").await;
         peer
     };
-    let (prepared, mut peer) = join!(upstream.prepare(&envelope, &content), play);
+    let (prepared, mut peer) = join!(upstream.prepare(None, &envelope, &content), play);
     let Ok(Prepared::Ready { transaction, .. }) = prepared else { panic!("{prepared:?}") };
     let finish = async {
         peer.hear(".\r\n").await;
@@ -230,7 +230,7 @@ async fn prepared(authority: &Authority) -> (Transaction, SecurePeer) {
         peer.hear("x\r\n").await;
         peer
     };
-    let (prepared, peer) = join!(upstream.prepare(&envelope, &content), play);
+    let (prepared, peer) = join!(upstream.prepare(None, &envelope, &content), play);
     let Ok(Prepared::Ready { transaction, .. }) = prepared else { panic!("{prepared:?}") };
     (transaction, peer)
 }
@@ -280,7 +280,7 @@ async fn a_refusal_is_heard_while_tls_can_not_be_written() {
         // It reads no more.
         peer
     };
-    let (prepared, _peer) = join!(upstream.prepare(&envelope, &content), play);
+    let (prepared, _peer) = join!(upstream.prepare(None, &envelope, &content), play);
     match prepared {
         Ok(Prepared::Settled { replies, .. }) => assert_eq!(codes(&replies), [552, 552]),
         other => panic!("{other:?}"),
