@@ -2,8 +2,8 @@
 //!
 //! From the wire up, each module using only those before it (a test in
 //! `tests/tidy.rs` holds them to that): [`clock`], [`crash`] and [`escape`];
-//! [`smtp`], the protocol without I/O; [`message`]; [`config`]; [`store`], the
-//! claims; [`metrics`]; [`identity`]; [`journal`]; [`upstream`]; [`dedup`], the
+//! [`smtp`], the protocol without I/O; [`message`]; [`config`]; [`files`];
+//! [`store`], the claims; [`metrics`]; [`identity`]; [`journal`]; [`upstream`]; [`dedup`], the
 //! heart; [`net`] and [`admin`]; [`server`], where all is wired; [`sink`] and
 //! [`demo`]; [`cli`]. ARCHITECTURE.md tells the life of a message through them.
 
@@ -15,6 +15,7 @@ pub mod crash;
 pub mod dedup;
 pub mod demo;
 pub mod escape;
+pub mod files;
 pub mod identity;
 pub mod journal;
 pub mod message;

@@ -18,7 +18,7 @@ const LAYERS: [&[&str]; 14] = [
     &["smtp"],
     &["message"],
     &["config"],
-    &["sink"],
+    &["files", "sink"],
     &["store"],
     &["metrics"],
     &["identity", "journal"],

@@ -7,8 +7,7 @@ use super::{CliFault, ConfigArgs, runtime};
 use crate::admin;
 use crate::clock::{Clock, SystemClock};
 use crate::journal::log;
-use crate::net::tls::Port;
-use crate::server::{self, Bound, Server};
+use crate::server::{self, Bound, Files, Server};
 
 /// Arguments of `serve`.
 #[derive(Clone, Debug, clap::Args)]
@@ -23,15 +22,14 @@ pub struct ServeArgs {
 pub fn run(args: &ServeArgs) -> Result<(), CliFault> {
     let config = args.config.load()?;
     let _log = log::init(&config.log).map_err(|fault| CliFault::Failed(fault.to_string()))?;
-    let ports = Port::all(&config.listeners, SystemClock.now())
-        .map_err(|fault| CliFault::Failed(fault.to_string()))?;
+    let files = Files::read(&config, SystemClock.now())?;
     let (store, doubts) = server::open_store(&config.store)?;
     runtime()?.block_on(async {
         let bound = server::bind(&config)?;
         let admin = server::bind_admin(&config).map_err(|fault| CliFault::Failed(fault.to_string()))?;
         let mut signals = Signals::listen()?;
         announce(&bound, admin.as_ref())?;
-        let mut server = Server::start(config, bound, ports, store, &doubts)
+        let mut server = Server::start(config, bound, files, store, &doubts)
             .map_err(|error| CliFault::Failed(format!("no random number to be had: {error}")))?;
         if let Some(admin) = admin {
             server.serve_admin(admin);
@@ -86,9 +84,7 @@ impl Signals {
 /// Obeys signals until one ends the proxy; a second one ends it at once.
 async fn attend(mut server: Server, signals: &mut Signals, config: &ConfigArgs) {
     while let Wish::Reload = signals.next().await {
-        let reloaded = config
-            .load()
-            .and_then(|new| server.reload(new).map_err(|fault| CliFault::Failed(fault.to_string())));
+        let reloaded = config.load().and_then(|new| Ok(server.reload(new)?));
         if let Err(fault) = reloaded {
             tracing::error!(%fault, "the configuration is faulty; nothing was changed");
         }

@@ -3,6 +3,7 @@
 
 mod check;
 mod convert;
+mod file;
 mod load;
 mod policy;
 mod rule;
@@ -23,14 +24,15 @@ use ipnet::IpNet;
 
 pub use crate::message::fingerprint::Exclude;
 pub use crate::smtp::data::BareNewlines;
+pub use file::NamedFile;
 pub use policy::{
     Dedup, FieldRef, InDoubt, Mode, OnConflict, OnDuplicate, OnPartial, OnStoreFailure, Scope, Strategy,
     Unkeyed,
 };
 pub use rule::{Glob, Match, Rule};
 pub use section::ConfigFault;
-pub use secure::{Credentials, Secret, TlsClient, TlsManner, UpstreamTls};
-pub use tls::{KeyPair, ListenerTls, TlsFile, TlsStart};
+pub use secure::{Credentials, Password, Secret, TlsManner, UpstreamTls};
+pub use tls::{KeyPair, ListenerTls, TlsStart};
 pub use values::{parse_duration, parse_ttl};
 
 /// A configuration that can be served.

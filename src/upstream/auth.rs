@@ -3,9 +3,9 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
+use super::access::Account;
 use super::connection::{Connection, Stream};
 use super::fault::{Phase, UpstreamFault};
-use crate::config::Credentials;
 use crate::smtp::client::ProtocolFault;
 use crate::smtp::reply::Class;
 
@@ -21,8 +21,8 @@ struct Exchange {
 }
 
 impl Exchange {
-    fn plain(credentials: &Credentials) -> Self {
-        let message = plain_message(credentials);
+    fn plain(account: &Account) -> Self {
+        let message = plain_message(account);
         let start = format!("PLAIN {message}");
         if "AUTH ".len() + start.len() + "\r\n".len() <= MAX_LINE {
             Self { start, responses: Vec::new() }
@@ -31,25 +31,25 @@ impl Exchange {
         }
     }
 
-    fn login(credentials: &Credentials) -> Self {
-        let Credentials { username, password } = credentials;
+    fn login(account: &Account) -> Self {
+        let Account { username, password } = account;
         let responses = vec![STANDARD.encode(username), STANDARD.encode(password.reveal())];
         Self { start: "LOGIN".to_owned(), responses }
     }
 
     /// By the best mechanism that is offered.
-    fn choose(offered: &[String], credentials: &Credentials) -> Option<Self> {
+    fn choose(offered: &[String], account: &Account) -> Option<Self> {
         let offers = |name: &str| offered.iter().any(|mechanism| mechanism == name);
         if offers("PLAIN") {
-            Some(Self::plain(credentials))
+            Some(Self::plain(account))
         } else {
-            offers("LOGIN").then(|| Self::login(credentials))
+            offers("LOGIN").then(|| Self::login(account))
         }
     }
 }
 
 /// RFC 4616 §2, in base64.
-fn plain_message(Credentials { username, password }: &Credentials) -> String {
+fn plain_message(Account { username, password }: &Account) -> String {
     STANDARD.encode(format!("\0{username}\0{}", password.reveal()))
 }
 
@@ -57,14 +57,14 @@ fn plain_message(Credentials { username, password }: &Credentials) -> String {
 /// password.
 pub(super) async fn authenticate<S: Stream>(
     connection: &mut Connection<S>,
-    credentials: &Credentials,
+    account: &Account,
 ) -> Result<(), UpstreamFault> {
     let offered = connection.client.capabilities().auth.clone().unwrap_or_default();
-    let Some(exchange) = Exchange::choose(&offered, credentials) else {
+    let Some(exchange) = Exchange::choose(&offered, account) else {
         return Err(UpstreamFault::NoMechanism { at: connection.at(Phase::Auth), offered });
     };
-    let password = credentials.password.reveal();
-    let secrets = [plain_message(credentials), STANDARD.encode(password), password.to_owned()];
+    let password = account.password.reveal();
+    let secrets = [plain_message(account), STANDARD.encode(password), password.to_owned()];
     run(connection, &exchange).await.map_err(|fault| fault.without(&secrets))
 }
 

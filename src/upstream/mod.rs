@@ -6,6 +6,7 @@
 //! octet may have left is an [`UpstreamFault`] of a message certainly not
 //! sent; after it, only a reply of the right class settles anything.
 
+mod access;
 mod auth;
 mod connection;
 mod fault;
@@ -15,6 +16,7 @@ mod pool;
 mod tls;
 mod transaction;
 
+pub use access::Access;
 pub use fault::{At, Phase, UpstreamFault};
 pub use health::Probed;
 pub use pool::{Completion, Prepared, Transaction, Upstream};

@@ -7,11 +7,12 @@ use std::time::Duration;
 use tokio::net::{TcpStream, lookup_host};
 use tokio::time::{Instant, timeout};
 
+use super::access::{Access, Tls};
 use super::auth::authenticate;
 use super::connection::Connection;
 use super::fault::{At, Phase, UpstreamFault};
 use super::tls::{Wire, handshake};
-use crate::config::{TlsManner, Upstream, UpstreamTls};
+use crate::config::{TlsManner, UpstreamTimeouts};
 
 /// A connection that has greeted us, is secured and knows who we are, as far
 /// as that is asked for.
@@ -27,9 +28,10 @@ pub(super) struct Opened {
 pub(super) async fn open(
     address: &Arc<str>,
     hostname: &str,
-    settings: &Upstream,
+    access: &Access,
+    timeouts: UpstreamTimeouts,
 ) -> Result<Opened, UpstreamFault> {
-    let opening = Opening { address, hostname, settings };
+    let opening = Opening { address, hostname, access, timeouts };
     let mut fault = None;
     for target in opening.resolve().await? {
         match opening.open(target).await {
@@ -45,12 +47,13 @@ struct Opening<'a> {
     /// `host:port` as configured.
     address: &'a Arc<str>,
     hostname: &'a str,
-    settings: &'a Upstream,
+    access: &'a Access,
+    timeouts: UpstreamTimeouts,
 }
 
 impl Opening<'_> {
     async fn resolve(&self) -> Result<Vec<SocketAddr>, UpstreamFault> {
-        match timeout(self.settings.timeouts.connect, lookup_host(&**self.address)).await {
+        match timeout(self.timeouts.connect, lookup_host(&**self.address)).await {
             Ok(Ok(found)) => Ok(found.collect()),
             Ok(Err(error)) => Err(self.unresolved(error.to_string())),
             Err(_) => Err(UpstreamFault::TimedOut { at: self.at(Phase::Resolve) }),
@@ -59,15 +62,15 @@ impl Opening<'_> {
 
     async fn open(&self, target: SocketAddr) -> Result<Opened, UpstreamFault> {
         let mut opened = self.secure(target).await?;
-        if let Some(credentials) = &self.settings.credentials {
-            authenticate(&mut opened.connection, credentials).await?;
+        if let Some(account) = &self.access.account {
+            authenticate(&mut opened.connection, account).await?;
         }
         Ok(opened)
     }
 
     /// With TLS, or without where that is allowed.
     async fn secure(&self, target: SocketAddr) -> Result<Opened, UpstreamFault> {
-        let Some(tls) = &self.settings.tls else { return self.clear(target).await };
+        let Some(tls) = &self.access.tls else { return self.clear(target).await };
         if tls.manner == TlsManner::Implicit {
             return self.implicit(target, tls).await;
         }
@@ -83,7 +86,9 @@ impl Opening<'_> {
                 }
             },
             _ if !offered => {
-                let error = "STARTTLS is required and not offered".to_owned();
+                let error = "STARTTLS is required and not offered; if mail may go in clear, write \
+                             upstream.tls = \"off\""
+                    .to_owned();
                 Err(UpstreamFault::Tls { at: self.at(Phase::Tls), error })
             }
             _ => self.upgrade(clear.connection, tls).await,
@@ -95,7 +100,7 @@ impl Opening<'_> {
             at: self.at(Phase::Connect),
             error: error.to_string(),
         };
-        let stream = timeout(self.settings.timeouts.connect, TcpStream::connect(target))
+        let stream = timeout(self.timeouts.connect, TcpStream::connect(target))
             .await
             .map_err(|_| UpstreamFault::TimedOut { at: self.at(Phase::Connect) })?
             .map_err(unconnected)?;
@@ -107,43 +112,35 @@ impl Opening<'_> {
 
     async fn clear(&self, target: SocketAddr) -> Result<Opened, UpstreamFault> {
         let stream = Wire::Clear(self.connect(target).await?);
-        let mut connection = Connection::new(stream, self.address.clone(), self.settings.timeouts);
+        let mut connection = Connection::new(stream, self.address.clone(), self.timeouts);
         connection.hello(self.hostname).await?;
         Ok(Opened { connection, handshake: None })
     }
 
-    async fn implicit(&self, target: SocketAddr, tls: &UpstreamTls) -> Result<Opened, UpstreamFault> {
+    async fn implicit(&self, target: SocketAddr, tls: &Tls) -> Result<Opened, UpstreamFault> {
         let stream = self.connect(target).await?;
         let (stream, took) = self.shake_hands(stream, tls).await?;
-        let mut connection = Connection::new(stream, self.address.clone(), self.settings.timeouts);
+        let mut connection = Connection::new(stream, self.address.clone(), self.timeouts);
         connection.hello(self.hostname).await?;
         Ok(Opened { connection, handshake: Some(took) })
     }
 
     /// STARTTLS, the handshake, and EHLO anew: what was offered in clear
     /// counts no more.
-    async fn upgrade(
-        &self,
-        connection: Connection<Wire>,
-        tls: &UpstreamTls,
-    ) -> Result<Opened, UpstreamFault> {
+    async fn upgrade(&self, connection: Connection<Wire>, tls: &Tls) -> Result<Opened, UpstreamFault> {
         let Wire::Clear(stream) = connection.start_tls().await? else {
             let error = "STARTTLS over TLS".to_owned();
             return Err(UpstreamFault::Tls { at: self.at(Phase::Tls), error });
         };
         let (stream, took) = self.shake_hands(stream, tls).await?;
-        let mut connection = Connection::secured(stream, self.address.clone(), self.settings.timeouts);
+        let mut connection = Connection::secured(stream, self.address.clone(), self.timeouts);
         connection.introduce(self.hostname).await?;
         Ok(Opened { connection, handshake: Some(took) })
     }
 
-    async fn shake_hands(
-        &self,
-        stream: TcpStream,
-        tls: &UpstreamTls,
-    ) -> Result<(Wire, Duration), UpstreamFault> {
+    async fn shake_hands(&self, stream: TcpStream, tls: &Tls) -> Result<(Wire, Duration), UpstreamFault> {
         let started = Instant::now();
-        let wire = handshake(stream, tls, self.address, self.settings.timeouts.connect).await?;
+        let wire = handshake(stream, tls, self.address, self.timeouts.connect).await?;
         Ok((wire, started.elapsed()))
     }
 

@@ -13,6 +13,7 @@ use arc_swap::ArcSwapOption;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use super::access::Access;
 use super::connection::{Connection, Incomplete};
 use super::fault::{At, Phase, UpstreamFault};
 use super::health::Health;
@@ -47,6 +48,7 @@ pub struct Upstream {
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) settings: config::Upstream,
+    access: Access,
     hostname: String,
     pub(super) addresses: Vec<Address>,
     /// The latest given back is at the end, and taken first.
@@ -115,16 +117,23 @@ pub enum Completion {
 
 impl Upstream {
     /// An upstream that was not reached yet; introduces us as `hostname`.
-    pub fn new(settings: config::Upstream, hostname: String) -> Self {
-        Self::measured(settings, hostname, Metrics::new())
+    /// `access` is what [`Access::load`] makes of `settings`.
+    pub fn new(settings: config::Upstream, access: Access, hostname: String) -> Self {
+        Self::measured(settings, access, hostname, Metrics::new())
     }
 
     /// The same, which tells `metrics` how long everything took.
-    pub fn measured(settings: config::Upstream, hostname: String, metrics: Arc<Metrics>) -> Self {
+    pub fn measured(
+        settings: config::Upstream,
+        access: Access,
+        hostname: String,
+        metrics: Arc<Metrics>,
+    ) -> Self {
         let address = |name: &String| Address { name: name.as_str().into(), shunned: Mutex::new(None) };
         let addresses = settings.addresses.iter().map(address).collect();
         let shared = Shared {
             settings,
+            access,
             hostname,
             addresses,
             idle: Mutex::default(),
@@ -313,7 +322,7 @@ impl Shared {
         for address in self.by_preference(Instant::now()) {
             let started = Instant::now();
             address.begin(started);
-            match open(&address.name, &self.hostname, &self.settings).await {
+            match open(&address.name, &self.hostname, &self.access, self.settings.timeouts).await {
                 Ok(Opened { mut connection, handshake }) => {
                     connection.counted = Some(self.open.clone());
                     self.health.answered();

@@ -6,7 +6,6 @@ mod name;
 #[cfg(test)]
 mod tests;
 
-use std::fmt;
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -18,6 +17,7 @@ use tokio_rustls::server::TlsStream;
 
 use crate::clock::Timestamp;
 use crate::config::{Listener, ListenerTls, TlsStart};
+use crate::files::FileFault;
 
 use files::Stamps;
 pub use name::{NameFault, name_of};
@@ -35,17 +35,17 @@ impl Port {
     /// Reads the certificates of all listeners.
     ///
     /// # Errors
-    /// [`TlsFault`] with a line for every listener whose files can't be used.
-    pub fn all(listeners: &[Listener], now: Timestamp) -> Result<Vec<Self>, TlsFault> {
+    /// [`FileFault`] with a line for every listener whose files can't be used.
+    pub fn all(listeners: &[Listener], now: Timestamp) -> Result<Vec<Self>, FileFault> {
         let mut ports = Vec::new();
         let mut faults = Vec::new();
         for listener in listeners {
             match listener.tls.as_ref().map(|settings| Tls::load(settings, now)).transpose() {
                 Ok(tls) => ports.push(Self { listener: listener.clone(), tls: tls.map(Arc::new) }),
-                Err(TlsFault(fault)) => faults.push(fault),
+                Err(fault) => faults.push(fault),
             }
         }
-        if faults.is_empty() { Ok(ports) } else { Err(TlsFault(faults.join("\n"))) }
+        FileFault::all(faults).map_or(Ok(ports), Err)
     }
 
     /// TLS, where it begins before the greeting.
@@ -53,19 +53,6 @@ impl Port {
         self.tls.as_ref().filter(|tls| tls.settings.start == TlsStart::Implicit)
     }
 }
-
-/// Why files can't be used for TLS: who names the file, which it is, what is
-/// wrong with it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TlsFault(String);
-
-impl fmt::Display for TlsFault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl std::error::Error for TlsFault {}
 
 /// The TLS of one listener.
 #[derive(Debug)]
@@ -82,9 +69,9 @@ impl Tls {
     /// Reads the files.
     ///
     /// # Errors
-    /// [`TlsFault`] where one can't be read, holds nothing of use, or does not
+    /// [`FileFault`] where one can't be read, holds nothing of use, or does not
     /// fit to the others.
-    pub fn load(settings: &ListenerTls, now: Timestamp) -> Result<Self, TlsFault> {
+    pub fn load(settings: &ListenerTls, now: Timestamp) -> Result<Self, FileFault> {
         // What changes from here on is seen at the next look.
         let seen = Stamps::of(settings);
         let loaded = files::load(settings, now)?;
