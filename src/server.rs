@@ -212,6 +212,11 @@ impl Server {
         self.helpers.spawn(probe_upstream(self.shared.clone()));
     }
 
+    /// How long attempts under way may go on once it is to end.
+    pub fn drain(&self) -> Duration {
+        self.config.drain
+    }
+
     /// Applies a new configuration; the addresses of listeners and the store
     /// stay as they are, and the log says so where they differ. Certificates,
     /// keys and the password are read again.

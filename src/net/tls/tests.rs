@@ -139,7 +139,8 @@ fn a_key_that_everybody_can_read_is_a_warning() {
     let key = &settings.key_pairs[0].private_key.path;
     std::fs::set_permissions(key, std::fs::Permissions::from_mode(0o644)).unwrap();
     let told = Tls::load(&settings, NOW).unwrap().warnings().to_vec();
-    let want = format!("m.toml:1: listener.private_key: {}: everybody on this machine can read", key.display());
+    let want =
+        format!("m.toml:1: listener.private_key: {}: everybody on this machine can read", key.display());
     assert!(told.len() == 1 && told[0].starts_with(&want), "{told:?}");
 }
 
