@@ -20,7 +20,9 @@ RUN apt-get update \
     && apt-get install --yes --no-install-recommends ca-certificates \
     && rm -rf /var/lib/apt/lists/*
 # By number, so that a platform can see that it is not root.
-RUN useradd --system --uid 10001 --user-group --home-dir /data --create-home mailonce
+RUN groupadd --gid 10001 mailonce \
+    && useradd --uid 10001 --gid 10001 --home-dir /data --no-create-home --shell /usr/sbin/nologin mailonce \
+    && install --directory --owner 10001 --group 10001 --mode 0700 /data
 COPY --from=build /build/target/release/mailonce /usr/local/bin/mailonce
 COPY config/mailonce.toml /etc/mailonce.toml
 USER 10001:10001

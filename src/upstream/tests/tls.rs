@@ -320,7 +320,7 @@ async fn one_handshake_serves_many_messages_and_its_session_the_next() {
         peer.hear_last("").await;
         fresh
     };
-    let fresh = deliver(&upstream, play).await;
+    let fresh = Box::pin(deliver(&upstream, play)).await;
     assert_eq!(fresh.stream.get_ref().1.handshake_kind(), Some(HandshakeKind::Resumed));
 }
 
