@@ -16,8 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
-use crate::net::port::Port;
-use crate::server::{self, Server};
+use crate::server::{self, Files, Server};
 use crate::sink::{self, Keep, Received};
 use crate::store::Store;
 
@@ -99,9 +98,9 @@ impl Demo {
         );
         let config = Config::parse(&config, "demo", std::iter::empty())?;
         let bound = server::bind(&config)?;
-        let ports = Port::all(&config.listeners, SystemClock.now())?;
+        let files = Files::read(&config, SystemClock.now())?;
         let proxy = bound.first().map(|(socket, _)| socket.local_addr()).transpose()?.ok_or("no listener")?;
-        let server = Server::start(config, bound, ports, store, &[])?;
+        let server = Server::start(config, bound, files, store, &[])?;
         Ok(Self { server, received, connections, proxy, sink, _sink_task: sink_task })
     }
 

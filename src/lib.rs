@@ -1,10 +1,11 @@
 //! mailonce: an SMTP relay proxy that sends every e-mail once.
 //!
 //! From the wire up, each module using only those before it (a test in
-//! `tests/tidy.rs` holds them to that): [`clock`], [`crash`], [`escape`] and [`secret`];
-//! [`smtp`], the protocol without I/O; [`message`]; [`config`]; [`store`], the
-//! claims; [`metrics`]; [`identity`]; [`journal`]; [`upstream`]; [`dedup`], the
-//! heart; [`auth`]; [`net`] and [`admin`]; [`server`], where all is wired; [`sink`] and
+//! `tests/tidy.rs` holds them to that): [`clock`], [`crash`], [`escape`] and
+//! [`secret`]; [`smtp`], the protocol without I/O; [`message`]; [`config`];
+//! [`files`]; [`store`], the claims; [`metrics`]; [`identity`]; [`journal`];
+//! [`upstream`]; [`dedup`], the heart; [`auth`]; [`net`] and [`admin`];
+//! [`server`], where all is wired; [`sink`] and
 //! [`demo`]; [`cli`]. ARCHITECTURE.md tells the life of a message through them.
 
 pub mod admin;
@@ -16,6 +17,7 @@ pub mod crash;
 pub mod dedup;
 pub mod demo;
 pub mod escape;
+pub mod files;
 pub mod identity;
 pub mod journal;
 pub mod message;

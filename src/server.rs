@@ -13,19 +13,20 @@ use tokio_util::task::TaskTracker;
 
 use crate::admin::{self, AdminFault, Desk};
 use crate::auth::Authenticator;
-use crate::clock::{Clock, SystemClock};
+use crate::clock::{Clock, SystemClock, Timestamp};
 use crate::config::{self, AddressFrom, Config};
 use crate::dedup::{Heart, Services};
+use crate::files::FileFault;
 use crate::journal::Journal;
 use crate::message::Budget;
 use crate::metrics::{Metrics, TimedStore};
-use crate::net::port::{Port, PortFault};
+use crate::net::port::Port;
 use crate::net::{Live, Shared, gate::Gate, listener};
 use crate::store::memory::MemoryStore;
 use crate::store::record::Record;
 use crate::store::sled::SledStore;
 use crate::store::{Store, StoreFault, sweeper};
-use crate::upstream::Upstream;
+use crate::upstream::{Access, Upstream};
 
 /// Opens the store that the configuration names. Claims whose attempt the last
 /// process did not live to finish come along: they are in doubt now.
@@ -39,6 +40,40 @@ pub fn open_store(config: &config::Store) -> Result<(Arc<dyn Store>, Vec<Record>
             let (store, doubts) = SledStore::open(path, SystemClock.now())?;
             Ok((Arc::new(store), doubts))
         }
+    }
+}
+
+/// What the files hold that the configuration names: certificates, keys,
+/// users, the password for the upstream.
+#[derive(Clone, Debug)]
+pub struct Files {
+    ports: Vec<Port>,
+    access: Access,
+}
+
+impl Files {
+    /// Reads them all.
+    ///
+    /// # Errors
+    /// [`FileFault`] with a line for every listener, and the upstream, whose
+    /// files can't be used.
+    pub fn read(config: &Config, now: Timestamp) -> Result<Self, FileFault> {
+        match (Port::all(&config.listeners, now), Access::load(&config.upstream)) {
+            (Ok(ports), Ok(access)) => Ok(Self { ports, access }),
+            (Err(fault), Ok(_)) | (Ok(_), Err(fault)) => Err(fault),
+            (Err(ports), Err(access)) => Err(FileFault::all([ports, access.clone()]).unwrap_or(access)),
+        }
+    }
+
+    /// What is hardly meant: certificates out of their time, secrets that
+    /// everybody can read.
+    pub fn warnings(&self) -> impl Iterator<Item = &String> {
+        self.ports.iter().flat_map(Port::warnings).chain(self.access.warnings())
+    }
+
+    /// What it takes to be let in by the upstream.
+    pub fn into_access(self) -> Access {
+        self.access
     }
 }
 
@@ -120,8 +155,8 @@ impl std::fmt::Debug for Server {
 }
 
 impl Server {
-    /// Starts the proxy on sockets that are bound already; `ports` are what
-    /// [`Port::all`] makes of the listeners. `doubts` are claims
+    /// Starts the proxy on sockets that are bound already; `files` are what
+    /// [`Files::read`] makes of the configuration. `doubts` are claims
     /// found in doubt at start; each gets its line in the log.
     ///
     /// # Errors
@@ -129,7 +164,7 @@ impl Server {
     pub fn start(
         config: Config,
         bound: Vec<Bound>,
-        ports: Vec<Port>,
+        files: Files,
         store: Arc<dyn Store>,
         doubts: &[Record],
     ) -> Result<Self, getrandom::Error> {
@@ -143,7 +178,7 @@ impl Server {
         }
         let shared = Arc::new(Shared {
             heart,
-            live: ArcSwap::from_pointee(live(&config, ports, &metrics)),
+            live: ArcSwap::from_pointee(live(&config, files, &metrics)),
             budget: Budget::new(config.limits.in_memory_total),
             metrics: metrics.clone(),
             authenticator: Authenticator::new(metrics.clone())?,
@@ -178,13 +213,18 @@ impl Server {
         self.helpers.spawn(probe_upstream(self.shared.clone()));
     }
 
+    /// How long attempts under way may go on once it is to end.
+    pub fn drain(&self) -> Duration {
+        self.config.drain
+    }
+
     /// Applies a new configuration; the addresses of listeners and the store
-    /// stay as they are, and the log says so where they differ. Certificates
-    /// are read again.
+    /// stay as they are, and the log says so where they differ. Certificates,
+    /// keys and the password are read again.
     ///
     /// # Errors
-    /// [`PortFault`] where they can't be used; then nothing has changed.
-    pub fn reload(&mut self, mut new: Config) -> Result<(), PortFault> {
+    /// [`FileFault`] where they can't be used; then nothing has changed.
+    pub fn reload(&mut self, mut new: Config) -> Result<(), FileFault> {
         let addresses = |config: &Config| -> Vec<(String, SocketAddr)> {
             config.listeners.iter().map(|listener| (listener.name.clone(), listener.address)).collect()
         };
@@ -194,7 +234,7 @@ impl Server {
             );
             new.listeners.clone_from(&self.config.listeners);
         }
-        let ports = Port::all(&new.listeners, self.clock.now())?;
+        let files = Files::read(&new, self.clock.now())?;
         for (differs, what) in [
             (new.store != self.config.store, "the store"),
             (new.log != self.config.log, "the log"),
@@ -205,7 +245,7 @@ impl Server {
                 tracing::warn!("{what} changes only with a restart");
             }
         }
-        let old = self.shared.live.swap(Arc::new(live(&new, ports, &self.metrics)));
+        let old = self.shared.live.swap(Arc::new(live(&new, files, &self.metrics)));
         self.helpers.spawn(async move { old.services.upstream.close().await });
         self.config = new;
         tracing::info!("the configuration was read again");
@@ -239,16 +279,18 @@ impl Server {
     }
 }
 
-fn live(config: &Config, ports: Vec<Port>, metrics: &Arc<Metrics>) -> Live {
-    for warning in config.warnings().into_iter().chain(ports.iter().flat_map(Port::warnings)) {
+fn live(config: &Config, files: Files, metrics: &Arc<Metrics>) -> Live {
+    for warning in config.warnings().iter().chain(files.warnings()) {
         tracing::warn!("{warning}");
     }
+    let Files { ports, access } = files;
+    let hostname = config.hostname.clone();
     let services = Services {
         hostname: config.hostname.clone(),
         dedup: config.dedup.clone(),
         rules: config.rules.clone(),
         tenant_cap: config.limits.max_claims_per_tenant,
-        upstream: Upstream::measured(config.upstream.clone(), config.hostname.clone(), metrics.clone()),
+        upstream: Upstream::measured(config.upstream.clone(), access, hostname, metrics.clone()),
         received_header: config.upstream.received_header,
         idempotency_header: config.upstream.idempotency_header.clone(),
     };

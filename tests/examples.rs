@@ -78,3 +78,34 @@ fn what_the_guides_show_is_valid() {
     }
     assert!(seen > 0);
 }
+
+/// `MAILONCE_… = value` wherever it stands in a text.
+fn variables(text: &str) -> Vec<(String, String)> {
+    let variable = |word: &str| {
+        let (name, value) = word.strip_prefix("Environment=").unwrap_or(word).split_once('=')?;
+        name.starts_with("MAILONCE_").then(|| (name.to_owned(), value.to_owned()))
+    };
+    text.split_whitespace().filter_map(variable).collect()
+}
+
+#[test]
+fn the_image_and_the_unit_set_what_there_is() {
+    for (name, least) in [("Dockerfile", 5), ("config/mailonce.service", 2)] {
+        let mut variables = variables(&std::fs::read_to_string(root().join(name)).unwrap());
+        assert!(variables.len() >= least, "{name}: {variables:?}");
+        for (variable, value) in [
+            ("MAILONCE_UPSTREAM__ADDRESS", "smtp.example.com:587"),
+            ("MAILONCE_UPSTREAM__USERNAME", "me"),
+            ("MAILONCE_UPSTREAM__PASSWORD_FILE", "/run/password"),
+            ("MAILONCE_LISTENER__0__CERTIFICATE", "/run/relay.pem"),
+            ("MAILONCE_LISTENER__0__PRIVATE_KEY", "/run/relay.key"),
+        ] {
+            variables.push((variable.to_owned(), value.to_owned()));
+        }
+        let config = Config::load(&root().join("config/mailonce.toml"), variables.into_iter());
+        let config = config.unwrap_or_else(|fault| panic!("{name}: {fault}"));
+        assert_eq!(config.warnings(), [""; 0], "{name}");
+        assert!(config.upstream.tls.is_some_and(|tls| tls.manner.verifies()), "{name}");
+        assert!(config.listeners[0].tls.is_some(), "{name}");
+    }
+}

@@ -12,8 +12,7 @@ use std::sync::Arc;
 use common::{At, Client, Mail, Setup, Upstream, until};
 use mailonce::clock::{Clock, SystemClock};
 use mailonce::config::Config;
-use mailonce::net::port::Port;
-use mailonce::server::{self, Server};
+use mailonce::server::{self, Files, Server};
 use mailonce::store::Store;
 use mailonce::store::faulty::{FaultyStore, Moment};
 use tokio::runtime::Runtime;
@@ -39,9 +38,9 @@ impl Running {
         let store = Arc::new(FaultyStore::new(inner));
         let (server, address) = runtime.block_on(async {
             let bound = server::bind(&config).unwrap();
-            let ports = Port::all(&config.listeners, SystemClock.now()).unwrap();
+            let files = Files::read(&config, SystemClock.now()).unwrap();
             let address = bound[0].0.local_addr().unwrap();
-            (Server::start(config, bound, ports, store.clone(), &[]).unwrap(), address)
+            (Server::start(config, bound, files, store.clone(), &[]).unwrap(), address)
         });
         Self { runtime, server: Some(server), store, address, upstream, setup }
     }

@@ -18,7 +18,7 @@ const LAYERS: [&[&str]; 15] = [
     &["smtp"],
     &["message"],
     &["config"],
-    &["sink"],
+    &["files", "sink"],
     &["store"],
     &["metrics"],
     &["identity", "journal"],

@@ -86,6 +86,12 @@ impl fmt::Display for AdminFault {
 
 impl std::error::Error for AdminFault {}
 
+/// A warning where everybody on this machine can read the token; `None` too
+/// where there is no token yet.
+pub fn exposed_token(config: &config::Admin) -> Option<String> {
+    token::exposed(&config.token_file)
+}
+
 impl Bound {
     /// Takes the address by `listen`, and reads the token or makes one.
     ///

@@ -23,6 +23,7 @@ use crate::store::contract::{accepted, at, in_doubt, send, slot};
 use crate::store::faulty::FaultyStore;
 use crate::store::memory::MemoryStore;
 use crate::store::{ClaimId, Slot};
+use crate::upstream::Access;
 
 struct Fake {
     upstream: Upstream,
@@ -94,7 +95,7 @@ impl Admin {
         let config = "[upstream]\naddress = \"127.0.0.1:1\"\n";
         let config = Config::parse(config, "test", std::iter::empty()).unwrap();
         let proxy = Arc::new(Fake {
-            upstream: Upstream::new(config.upstream, "relay.test".to_owned()),
+            upstream: Upstream::new(config.upstream, Access::default(), "relay.test".to_owned()),
             closing: AtomicBool::new(false),
         });
         let store = Arc::new(FaultyStore::new(Arc::new(MemoryStore::new())));

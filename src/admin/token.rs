@@ -3,12 +3,13 @@
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use sha2::{Digest, Sha256};
 
 use super::AdminFault;
+use crate::config::NamedFile;
+use crate::files;
 use crate::store::record::hex;
 
 /// The most octets of a token file.
@@ -71,10 +72,15 @@ fn read(file: File, path: &Path) -> Result<Token, String> {
     if token.is_empty() {
         return Err("is empty; remove it, and a new one is made".to_owned());
     }
-    if metadata.permissions().mode() & 0o044 != 0 {
-        tracing::warn!(path = %path.display(), "others can read the admin token; chmod 600 keeps it to one user");
+    if let Some(warning) = exposed(path) {
+        tracing::warn!("{warning}");
     }
     Ok(Token::new(token))
+}
+
+/// A warning where everybody on this machine can read the token.
+pub(super) fn exposed(path: &Path) -> Option<String> {
+    files::exposed(&NamedFile { path: path.to_owned(), named_by: "admin.token_file".to_owned() })
 }
 
 /// The file appears whole or not at all.
@@ -95,6 +101,8 @@ fn make(path: &Path) -> io::Result<Token> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     #[test]

@@ -3,11 +3,12 @@
 use std::io::Write;
 
 use super::{CliFault, ConfigArgs, runtime};
+use crate::admin;
 use crate::clock::{Clock, SystemClock};
 use crate::config;
 use crate::config::values::format_duration;
 use crate::config::{Config, Mode, Store, Strategy, TlsManner, TlsStart};
-use crate::net::port::Port;
+use crate::server::Files;
 use crate::smtp::client::Capabilities;
 use crate::upstream::{Probed, Upstream};
 
@@ -23,16 +24,15 @@ pub struct CheckArgs {
 /// Loads the configuration and prints what it found.
 pub fn run(args: CheckArgs) -> Result<(), CliFault> {
     let config = args.config.load()?;
-    let ports = Port::all(&config.listeners, SystemClock.now())
-        .map_err(|fault| CliFault::Failed(fault.to_string()))?;
+    let files = Files::read(&config, SystemClock.now())?;
     let mut out = Vec::new();
     writeln!(out, "{}: valid", args.config.config.display())?;
     describe(&config, &mut out)?;
-    for warning in config.warnings().into_iter().chain(ports.iter().flat_map(Port::warnings)) {
+    for warning in config.warnings().iter().chain(files.warnings()).chain(&token) {
         writeln!(out, "warning: {warning}")?;
     }
     super::print(&out)?;
-    let upstream = Upstream::new(config.upstream.clone(), config.hostname);
+    let upstream = Upstream::new(config.upstream.clone(), files.into_access(), config.hostname);
     match runtime()?.block_on(upstream.probe()) {
         Ok(found) => super::print(format!("{}\n", answered(&found, &config.upstream)).as_bytes()),
         Err(fault) => Err(CliFault::Failed(format!("the upstream does not answer: {fault}"))),
@@ -159,7 +159,7 @@ mod tests {
             String::from_utf8(out).unwrap(),
             "  hostname   relay.example.com\n  \
                listener   127.0.0.1:2525 (submission), relays for 127.0.0.0/8, ::1/128\n  \
-               upstream   a:25, then b:25\n  \
+               upstream   a:25, then b:25; STARTTLS required, verified\n  \
                store      sled in data\n  \
                dedup      header, event, content, remembered for 7d (content 15m)\n"
         );

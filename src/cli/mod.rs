@@ -25,6 +25,7 @@ use std::time::Duration;
 use clap::{Parser, Subcommand};
 
 use crate::config::{Config, ConfigFault, parse_duration};
+use crate::files::FileFault;
 use crate::store::StoreFault;
 
 /// Where the configuration is unless `--config` says otherwise.
@@ -152,6 +153,12 @@ impl std::error::Error for CliFault {}
 impl From<StoreFault> for CliFault {
     fn from(fault: StoreFault) -> Self {
         CliFault::Store(fault)
+    }
+}
+
+impl From<FileFault> for CliFault {
+    fn from(fault: FileFault) -> Self {
+        CliFault::Failed(fault.to_string())
     }
 }
 

@@ -1,5 +1,8 @@
 //! `mailonce serve`: runs the proxy.
 
+use std::time::Duration;
+
+use sd_notify::NotifyState;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -7,8 +10,7 @@ use super::{CliFault, ConfigArgs, runtime};
 use crate::admin;
 use crate::clock::{Clock, SystemClock};
 use crate::journal::log;
-use crate::net::port::Port;
-use crate::server::{self, Bound, Server};
+use crate::server::{self, Bound, Files, Server};
 
 /// Arguments of `serve`.
 #[derive(Clone, Debug, clap::Args)]
@@ -23,20 +25,20 @@ pub struct ServeArgs {
 pub fn run(args: &ServeArgs) -> Result<(), CliFault> {
     let config = args.config.load()?;
     let _log = log::init(&config.log).map_err(|fault| CliFault::Failed(fault.to_string()))?;
-    let ports = Port::all(&config.listeners, SystemClock.now())
-        .map_err(|fault| CliFault::Failed(fault.to_string()))?;
+    let files = Files::read(&config, SystemClock.now())?;
     let (store, doubts) = server::open_store(&config.store)?;
     runtime()?.block_on(async {
         let bound = server::bind(&config)?;
         let admin = server::bind_admin(&config).map_err(|fault| CliFault::Failed(fault.to_string()))?;
         let mut signals = Signals::listen()?;
         announce(&bound, admin.as_ref())?;
-        let mut server = Server::start(config, bound, ports, store, &doubts)
+        let mut server = Server::start(config, bound, files, store, &doubts)
             .map_err(|error| CliFault::Failed(format!("no random number to be had: {error}")))?;
         if let Some(admin) = admin {
             server.serve_admin(admin);
         }
         super::print(b"ready\n")?;
+        tell_manager(&[NotifyState::Ready]);
         attend(server, &mut signals, &args.config).await;
         Ok(())
     })
@@ -83,17 +85,32 @@ impl Signals {
     }
 }
 
+/// How long it may take to close upstream connections and the store once the
+/// sessions have ended.
+const CLOSING: Duration = Duration::from_secs(15);
+
+/// Tells whoever has started us how we are, where it wants to know (systemd,
+/// by `NOTIFY_SOCKET`). Mail goes on whether it hears it or not.
+fn tell_manager(state: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(state) {
+        tracing::warn!(%error, "the service manager can't be told how the proxy is");
+    }
+}
+
 /// Obeys signals until one ends the proxy; a second one ends it at once.
 async fn attend(mut server: Server, signals: &mut Signals, config: &ConfigArgs) {
     while let Wish::Reload = signals.next().await {
-        let reloaded = config
-            .load()
-            .and_then(|new| server.reload(new).map_err(|fault| CliFault::Failed(fault.to_string())));
+        let now = NotifyState::monotonic_usec_now().ok();
+        tell_manager(&[NotifyState::Reloading].into_iter().chain(now).collect::<Vec<_>>());
+        let reloaded = config.load().and_then(|new| Ok(server.reload(new)?));
         if let Err(fault) = reloaded {
             tracing::error!(%fault, "the configuration is faulty; nothing was changed");
         }
+        tell_manager(&[NotifyState::Ready]);
     }
     tracing::info!("ending: attempts under way finish first");
+    let patience = u32::try_from((server.drain() + CLOSING).as_micros()).unwrap_or(u32::MAX);
+    tell_manager(&[NotifyState::Stopping, NotifyState::ExtendTimeoutUsec(patience)]);
     let at_once = CancellationToken::new();
     let stop = server.stop(at_once.clone());
     let mut stop = std::pin::pin!(stop);

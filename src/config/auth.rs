@@ -1,6 +1,6 @@
 //! What a `[[listener]]` says about AUTH.
 
-use super::tls::TlsFile;
+use super::NamedFile;
 
 /// How clients of a listener prove who they are (RFC 4954).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -11,7 +11,7 @@ pub enum Auth {
     /// By a password, which we check.
     Local {
         /// The file with the users and what their passwords are checked against.
-        users: TlsFile,
+        users: NamedFile,
     },
     /// As the upstream wants it: it is asked, and its answer given back.
     Passthrough,

@@ -209,6 +209,12 @@ pub(super) fn optional_address(node: &Node) -> Converted<Option<SocketAddr>> {
 pub(super) fn host_and_port(node: &Node) -> Converted<String> {
     match as_text(node) {
         Some(text) if values::is_host_and_port(text) => Ok(text.to_owned()),
+        // What is in front of it may be a password, and is not quoted.
+        Some(text) if text.contains('@') => Err(Problem::at(
+            node,
+            "holds an @; write a host and a port alone, such as smtp.example.com:587, and an account into \
+             username and password",
+        )),
         _ => no(node, "a host and a port", "smtp.example.com:587, 192.0.2.1:25 or [2001:db8::1]:25"),
     }
 }

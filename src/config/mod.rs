@@ -4,6 +4,7 @@
 mod auth;
 mod check;
 mod convert;
+mod file;
 mod load;
 mod policy;
 mod rule;
@@ -26,14 +27,15 @@ pub use crate::message::fingerprint::Exclude;
 pub use crate::secret::Secret;
 pub use crate::smtp::data::BareNewlines;
 pub use auth::Auth;
+pub use file::NamedFile;
 pub use policy::{
     Dedup, FieldRef, InDoubt, Mode, OnConflict, OnDuplicate, OnPartial, OnStoreFailure, Scope, Strategy,
     Unkeyed,
 };
 pub use rule::{Glob, Match, Rule};
 pub use section::ConfigFault;
-pub use secure::{Credentials, TlsClient, TlsManner, UpstreamTls};
-pub use tls::{KeyPair, ListenerTls, TlsFile, TlsStart};
+pub use secure::{Credentials, Password, TlsManner, UpstreamTls};
+pub use tls::{KeyPair, ListenerTls, TlsStart};
 pub use values::{parse_duration, parse_ttl};
 
 /// A configuration that can be served.

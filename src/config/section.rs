@@ -4,6 +4,7 @@
 use std::cell::RefCell;
 use std::fmt;
 
+use super::NamedFile;
 use super::tree::{Node, Origin, Table, Value};
 
 /// Everything that is wrong with a configuration, in the order of the file.
@@ -224,6 +225,17 @@ impl<'a> Section<'a> {
     pub(super) fn place(&self, key: &'static str) -> String {
         let origin = self.node(key).map_or(&self.origin, |node| &node.origin);
         format!("{}: {}", self.reader.place(origin), self.full(key))
+    }
+
+    /// The configuration's file, where it is that a key is written in; `None`
+    /// for the environment.
+    pub(super) fn file(&self, key: &'static str) -> Option<NamedFile> {
+        match self.node(key)?.origin {
+            Origin::Line(_) => {
+                Some(NamedFile { path: self.reader.file.clone().into(), named_by: self.place(key) })
+            }
+            Origin::Variable(_) => None,
+        }
     }
 
     /// Whether a key is written at all.

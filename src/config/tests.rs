@@ -322,7 +322,10 @@ fn tls_wants_a_key_for_each_certificate() {
     assert_eq!(tls.key_pairs[1].certificate.path, Path::new("b.pem"));
     assert_eq!(tls.key_pairs[1].private_key.named_by, "m.toml:4: listener.private_key");
     assert_eq!(tls.client_ca.unwrap().named_by, "m.toml:5: listener.client_ca");
-    assert_eq!(listener(files).tls, None, "it is off unless it is turned on");
+    let by_default = listener(files).tls.unwrap();
+    assert_eq!(by_default.start, TlsStart::Offered, "whoever names certificates wants TLS");
+    assert_eq!(listener(&format!("tls = \"off\"\n{files}")).tls, None);
+    assert_eq!(listener("certificate = \"\"\nprivate_key = \"\"\nclient_ca = \"\"").tls, None);
     let one = "certificate = \"a.pem\"\nprivate_key = \"a.key\"\nclient_ca = \"\"";
     let tls = listener(&format!("tls = \"implicit\"\n{one}")).tls.unwrap();
     assert_eq!((tls.start, tls.client_ca), (TlsStart::Implicit, None));
@@ -333,8 +336,10 @@ fn tls_wants_a_key_for_each_certificate() {
     let fault = |lines: &str| faults(&format!("[[listener]]\n{lines}"));
     assert_eq!(
         fault("require_tls = true"),
-        "m.toml:2: listener.require_tls: there is no TLS to require: tls is \"off\"; write \"starttls\""
+        "m.toml:2: listener.require_tls: there is no TLS to require: name a certificate and its private_key, and do not \
+         write tls = \"off\""
     );
+    assert!(fault("client_ca = \"ca.pem\"").contains("listener.certificate: TLS needs it"));
     assert_eq!(
         fault("tls = \"implicit\""),
         "m.toml:1: listener.certificate: TLS needs it; name a PEM file, such as one that `mailonce dev-cert` makes\n\

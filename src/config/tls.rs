@@ -1,10 +1,8 @@
-//! The TLS of a `[[listener]]`.
+//! The TLS of a `[[listener]]`, and what a certificate goes with.
 
-use std::path::PathBuf;
+use super::NamedFile;
 
-/// How a listener speaks TLS, and with which files. The files are read where
-/// they are used, not here: a command that only looks something up need not be
-/// allowed to read private keys.
+/// How a listener speaks TLS, and with which files.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ListenerTls {
     /// When the handshake is due.
@@ -14,7 +12,7 @@ pub struct ListenerTls {
     pub key_pairs: Vec<KeyPair>,
     /// Who signs the certificates of clients; without it they are not asked
     /// for one.
-    pub client_ca: Option<TlsFile>,
+    pub client_ca: Option<NamedFile>,
 }
 
 /// When TLS starts on a connection.
@@ -32,16 +30,7 @@ pub enum TlsStart {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeyPair {
     /// PEM: the certificate first, then those that lead to its CA.
-    pub certificate: TlsFile,
+    pub certificate: NamedFile,
     /// PEM: PKCS#8, PKCS#1 or SEC1, not encrypted.
-    pub private_key: TlsFile,
-}
-
-/// A file that the configuration names.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TlsFile {
-    /// The file.
-    pub path: PathBuf,
-    /// Who names it, for faults: `mailonce.toml:7: listener.certificate`.
-    pub named_by: String,
+    pub private_key: NamedFile,
 }

@@ -11,10 +11,12 @@ use super::{Config, Dedup, Glob, Listener, Mode, Rule, Scope, Strategy};
 const RETRIES: Duration = Duration::from_secs(10 * 60);
 
 impl Config {
-    /// One line for each thing to think over: rules that can never match, and
-    /// windows shorter than usual retries take.
+    /// One line for each thing to think over: listeners that others reach in
+    /// clear, rules that can never match, and windows shorter than usual
+    /// retries take.
     pub fn warnings(&self) -> Vec<String> {
-        let mut warnings = short_windows("dedup", &self.dedup);
+        let mut warnings: Vec<String> = self.listeners.iter().filter_map(in_clear).collect();
+        warnings.extend(short_windows("dedup", &self.dedup));
         warnings.extend(broad_scope("dedup", &self.dedup));
         for (index, rule) in self.rules.iter().enumerate() {
             let what = format!("rule {:?}", rule.name);
@@ -61,6 +63,16 @@ impl Config {
         }
         None
     }
+}
+
+fn in_clear(listener: &Listener) -> Option<String> {
+    let Listener { name, address, tls, .. } = listener;
+    (tls.is_none() && !address.ip().is_loopback()).then(|| {
+        format!(
+            "listener {name:?}: {address} is not loopback, and there is no TLS: mail can be read and changed on \
+             its way here; name a certificate and its private_key"
+        )
+    })
 }
 
 fn short_windows(what: &str, dedup: &Dedup) -> Vec<String> {
@@ -113,6 +125,18 @@ mod tests {
             warnings("[[rule]]\nname = \"a\"\nmatch = { key = \"otp:*\" }\nwindow = \"10m\""),
             [""; 0]
         );
+    }
+
+    #[test]
+    fn what_others_reach_in_clear_is_told() {
+        let listener = |lines: &str| warnings(&format!("[[listener]]\nname = \"in\"\n{lines}"));
+        let told = listener("address = \"192.0.2.1:25\"");
+        let want = "listener \"in\": 192.0.2.1:25 is not loopback, and there is no TLS: ";
+        assert!(told.len() == 1 && told[0].starts_with(want), "{told:?}");
+        assert_eq!(listener("address = \"0.0.0.0:25\"\ntls = \"off\"\ncertificate = \"c\"").len(), 1);
+        assert_eq!(listener("address = \"[::1]:25\""), [""; 0]);
+        let tls = "address = \"192.0.2.1:25\"\ncertificate = \"c\"\nprivate_key = \"k\"";
+        assert_eq!(listener(tls), [""; 0]);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use bytes::BytesMut;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, timeout_at};
 
-use crate::auth::{Asking, Authority};
+use crate::auth::{self, Authority};
 use crate::config::Limits;
 use crate::dedup::{Channel, Incoming, Source, User};
 use crate::message::Spool;
@@ -181,7 +181,7 @@ impl Connection {
             session: &self.source.session,
         };
         let upstream = &live.services.upstream;
-        let verdict = self.shared.authenticator.check(authority, upstream, asking, &attempt).await;
+        let verdict = self.shared.authenticator.check(authority, upstream, client, &attempt).await;
         if let (Verdict::Accepted(_), Ok(credentials)) = (&verdict, attempt) {
             self.session.policy().relaying = Relaying::Allowed;
             self.source.user = Some(User::ByAuth(credentials.username.clone()));

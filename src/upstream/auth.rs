@@ -8,7 +8,7 @@ use base64::engine::general_purpose::STANDARD;
 
 use super::connection::{Connection, Stream};
 use super::fault::{Phase, UpstreamFault};
-use crate::config;
+use crate::secret::Secret;
 use crate::smtp::client::ProtocolFault;
 use crate::smtp::reply::{Class, Reply};
 use crate::smtp::sasl::{Credentials, Mechanism};
@@ -56,13 +56,13 @@ impl<'a> Party<'a> {
     }
 }
 
-/// The account of the configuration.
-pub(super) fn own(config::Credentials { username, password }: &config::Credentials) -> Account {
+/// The proxy's own account.
+pub(super) fn own(username: &str, password: Secret) -> Account {
     Arc::new(Credentials {
         mechanism: Mechanism::Plain,
-        username: username.clone(),
+        username: username.to_owned(),
         authzid: String::new(),
-        secret: password.clone(),
+        secret: password,
     })
 }
 

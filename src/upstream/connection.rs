@@ -164,12 +164,16 @@ impl<S: Stream> Connection<S> {
         Ok(())
     }
 
-    /// Says QUIT and waits for its reply, at most `limit` for both.
+    /// Says QUIT, waits for its reply, and takes leave of TLS, at most `limit`
+    /// for all of it.
     pub(super) async fn quit(mut self, limit: Duration) {
         self.client.quit(&mut self.output);
         let _ = timeout(limit, async {
             self.flush(Phase::Quit, limit).await?;
-            self.reply(limit).await
+            self.reply(limit).await?;
+            // What follows no reply may as well be missing.
+            let _ = poll_fn(|cx| Pin::new(&mut self.stream).poll_shutdown(cx)).await;
+            Ok::<(), UpstreamFault>(())
         })
         .await;
     }
@@ -179,6 +183,7 @@ impl<S: Stream> Connection<S> {
         self.client.quit(&mut self.output);
         let mut cx = Context::from_waker(Waker::noop());
         let _ = Pin::new(&mut self.stream).poll_write(&mut cx, &self.output);
+        let _ = Pin::new(&mut self.stream).poll_shutdown(&mut cx);
     }
 
     /// Writes `output` within `limit` and empties it.

@@ -6,6 +6,7 @@
 //! octet may have left is an [`UpstreamFault`] of a message certainly not
 //! sent; after it, only a reply of the right class settles anything.
 
+mod access;
 mod auth;
 mod connection;
 mod deadline;
@@ -19,6 +20,7 @@ mod reach;
 mod tls;
 mod transaction;
 
+pub use access::Access;
 pub use auth::Account;
 pub use fault::{At, Phase, UpstreamFault};
 pub use health::Probed;

@@ -8,13 +8,14 @@ use arc_swap::ArcSwapOption;
 use tokio::net::{TcpStream, lookup_host};
 use tokio::time::{Instant, timeout};
 
+use super::access::{Access, Tls};
 use super::auth::{Answer, Party, Refusal, authenticate};
 use super::connection::Connection;
 use super::deadline::Deadline;
 use super::fault::{At, Phase, UpstreamFault};
 use super::pool::Link;
 use super::tls::{Wire, handshake};
-use crate::config::{TlsManner, Upstream, UpstreamTls};
+use crate::config::{TlsManner, UpstreamTimeouts};
 use crate::smtp::client::Capabilities;
 use crate::smtp::reply::Reply;
 
@@ -60,7 +61,8 @@ pub(super) struct Opening<'a> {
     pub(super) address: &'a Arc<str>,
     /// Our name.
     pub(super) hostname: &'a str,
-    pub(super) settings: &'a Upstream,
+    pub(super) access: &'a Access,
+    pub(super) timeouts: UpstreamTimeouts,
     pub(super) party: Party<'a>,
     pub(super) deadline: Deadline,
     /// Where it is put what the upstream offers.
@@ -89,7 +91,7 @@ impl Opening<'_> {
     }
 
     async fn resolve(&self) -> Result<Vec<SocketAddr>, UpstreamFault> {
-        match timeout(self.settings.timeouts.connect, lookup_host(&**self.address)).await {
+        match timeout(self.timeouts.connect, lookup_host(&**self.address)).await {
             Ok(Ok(found)) => Ok(found.collect()),
             Ok(Err(error)) => Err(self.unresolved(error.to_string())),
             Err(_) => Err(UpstreamFault::TimedOut { at: self.at(Phase::Resolve) }),
@@ -117,7 +119,7 @@ impl Opening<'_> {
 
     /// With TLS, or without where that is allowed.
     async fn secure(&self, target: SocketAddr) -> Result<Opened, UpstreamFault> {
-        let Some(tls) = &self.settings.tls else { return self.clear(target).await };
+        let Some(tls) = &self.access.tls else { return self.clear(target).await };
         if tls.manner == TlsManner::Implicit {
             return self.implicit(target, tls).await;
         }
@@ -133,7 +135,9 @@ impl Opening<'_> {
                 }
             },
             _ if !offered => {
-                let error = "STARTTLS is required and not offered".to_owned();
+                let error = "STARTTLS is required and not offered; if mail may go in clear, write \
+                             upstream.tls = \"off\""
+                    .to_owned();
                 Err(UpstreamFault::Tls { at: self.at(Phase::Tls), error })
             }
             _ => self.upgrade(clear.connection, tls).await,
@@ -145,7 +149,7 @@ impl Opening<'_> {
             at: self.at(Phase::Connect),
             error: error.to_string(),
         };
-        let stream = timeout(self.settings.timeouts.connect, TcpStream::connect(target))
+        let stream = timeout(self.timeouts.connect, TcpStream::connect(target))
             .await
             .map_err(|_| UpstreamFault::TimedOut { at: self.at(Phase::Connect) })?
             .map_err(unconnected)?;
@@ -157,40 +161,36 @@ impl Opening<'_> {
 
     async fn clear(&self, target: SocketAddr) -> Result<Opened, UpstreamFault> {
         let stream = Wire::Clear(self.connect(target).await?);
-        let mut connection = Box::new(Connection::new(stream, self.address.clone(), self.settings.timeouts));
+        let mut connection = Box::new(Connection::new(stream, self.address.clone(), self.timeouts));
         connection.hello(self.hostname).await?;
         Ok(Opened { connection, handshake: None, welcome: None })
     }
 
-    async fn implicit(&self, target: SocketAddr, tls: &UpstreamTls) -> Result<Opened, UpstreamFault> {
+    async fn implicit(&self, target: SocketAddr, tls: &Tls) -> Result<Opened, UpstreamFault> {
         let stream = self.connect(target).await?;
         let (stream, took) = self.shake_hands(stream, tls).await?;
-        let mut connection = Box::new(Connection::new(stream, self.address.clone(), self.settings.timeouts));
+        let mut connection = Box::new(Connection::new(stream, self.address.clone(), self.timeouts));
         connection.hello(self.hostname).await?;
         Ok(Opened { connection, handshake: Some(took), welcome: None })
     }
 
     /// STARTTLS, the handshake, and EHLO anew: what was offered in clear
     /// counts no more.
-    async fn upgrade(&self, connection: Link, tls: &UpstreamTls) -> Result<Opened, UpstreamFault> {
+    async fn upgrade(&self, connection: Link, tls: &Tls) -> Result<Opened, UpstreamFault> {
         let Wire::Clear(stream) = connection.start_tls().await? else {
             let error = "STARTTLS over TLS".to_owned();
             return Err(UpstreamFault::Tls { at: self.at(Phase::Tls), error });
         };
         let (stream, took) = self.shake_hands(stream, tls).await?;
         let mut connection =
-            Box::new(Connection::secured(stream, self.address.clone(), self.settings.timeouts));
+            Box::new(Connection::secured(stream, self.address.clone(), self.timeouts));
         connection.introduce(self.hostname).await?;
         Ok(Opened { connection, handshake: Some(took), welcome: None })
     }
 
-    async fn shake_hands(
-        &self,
-        stream: TcpStream,
-        tls: &UpstreamTls,
-    ) -> Result<(Wire, Duration), UpstreamFault> {
+    async fn shake_hands(&self, stream: TcpStream, tls: &Tls) -> Result<(Wire, Duration), UpstreamFault> {
         let started = Instant::now();
-        let wire = handshake(stream, tls, self.address, self.settings.timeouts.connect).await?;
+        let wire = handshake(stream, tls, self.address, self.timeouts.connect).await?;
         Ok((wire, started.elapsed()))
     }
 

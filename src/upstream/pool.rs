@@ -12,7 +12,7 @@ use arc_swap::ArcSwapOption;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use super::auth::{self, Account};
+use super::access::Access;
 use super::connection::{Connection, Incomplete};
 use super::fault::{Phase, UpstreamFault};
 use super::health::Health;
@@ -45,8 +45,7 @@ pub struct Upstream {
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) settings: config::Upstream,
-    /// The proxy's own account.
-    pub(super) own: Option<Account>,
+    pub(super) access: Access,
     pub(super) hostname: String,
     pub(super) addresses: Vec<Address>,
     pub(super) kept: Kept,
@@ -106,17 +105,23 @@ pub enum Completion {
 
 impl Upstream {
     /// An upstream that was not reached yet; introduces us as `hostname`.
-    pub fn new(settings: config::Upstream, hostname: String) -> Self {
-        Self::measured(settings, hostname, Metrics::new())
+    /// `access` is what [`Access::load`] makes of `settings`.
+    pub fn new(settings: config::Upstream, access: Access, hostname: String) -> Self {
+        Self::measured(settings, access, hostname, Metrics::new())
     }
 
     /// The same, which tells `metrics` how long everything took.
-    pub fn measured(settings: config::Upstream, hostname: String, metrics: Arc<Metrics>) -> Self {
+    pub fn measured(
+        settings: config::Upstream,
+        access: Access,
+        hostname: String,
+        metrics: Arc<Metrics>,
+    ) -> Self {
         let addresses = settings.addresses.iter().map(|name| Address::new(name)).collect();
         let shared = Shared {
-            own: settings.credentials.as_ref().map(auth::own),
             kept: Kept::new(settings.pool_size, settings.idle_timeout),
             settings,
+            access,
             hostname,
             addresses,
             capabilities: ArcSwapOption::empty(),

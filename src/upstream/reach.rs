@@ -26,7 +26,7 @@ pub(super) struct Address {
 impl Shared {
     /// A fresh connection for mail of `account`, or of the proxy's own.
     pub(super) async fn connect_for(&self, account: Option<&Account>) -> Result<Link, UpstreamFault> {
-        let party = match (account, &self.own) {
+        let party = match (account, &self.access.account) {
             (Some(account), _) => Party::Client(account),
             (None, Some(own)) => Party::Proxy(own),
             (None, None) => Party::Nobody,

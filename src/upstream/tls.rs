@@ -14,9 +14,9 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
+use super::access::Tls;
 use super::connection::Stream;
 use super::fault::{At, Phase, UpstreamFault};
-use crate::config::UpstreamTls;
 use crate::config::values::host_of;
 
 /// The octets in front of each TLS record (RFC 8446 §5.1).
@@ -46,7 +46,7 @@ impl Wire {
 /// Makes the connection to `address` one over TLS, within `limit`.
 pub(super) async fn handshake(
     stream: TcpStream,
-    tls: &UpstreamTls,
+    tls: &Tls,
     address: &Arc<str>,
     limit: Duration,
 ) -> Result<Wire, UpstreamFault> {
@@ -56,7 +56,7 @@ pub(super) async fn handshake(
         at: at(),
         error: format!("{host} is no name that a certificate could hold"),
     })?;
-    let connector = TlsConnector::from(tls.client.config());
+    let connector = TlsConnector::from(tls.client.clone());
     let connect = Box::pin(connector.connect(name, Records::new(stream)));
     match timeout(limit, connect).await {
         Ok(Ok(stream)) => Ok(Wire::Secure(Box::new(stream))),

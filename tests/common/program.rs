@@ -202,6 +202,11 @@ impl Process {
         kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
 
+    /// Its number among the processes.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Waits for the end, and for the last of its output.
     pub fn wait(&mut self) -> ExitStatus {
         for stream in [&self.stdout, &self.stderr] {

@@ -2,7 +2,7 @@
 
 use super::super::convert::{boolean, choice, optional_path, paths};
 use super::super::section::Section;
-use super::super::{KeyPair, ListenerTls, TlsFile, TlsStart};
+use super::super::{KeyPair, ListenerTls, NamedFile, TlsStart};
 
 /// The words of `tls`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize)]
@@ -16,14 +16,16 @@ enum Mode {
 /// The keys of TLS. While it is off the files mean nothing, and may stay
 /// written down.
 pub(super) fn tls(section: &Section<'_>) -> Option<ListenerTls> {
-    let mode = section.get("tls", Mode::Off, choice);
     let certificates = section.get("certificate", Vec::new(), paths);
     let private_keys = section.get("private_key", Vec::new(), paths);
     let client_ca = section.get("client_ca", None, optional_path);
+    // Whoever names a file for TLS wants TLS, and hears of those that lack.
+    let wanted = !certificates.is_empty() || !private_keys.is_empty() || client_ca.is_some();
+    let mode = section.get("tls", if wanted { Mode::StartTls } else { Mode::Off }, choice);
     let required = section.get("require_tls", false, boolean);
     let start = match (mode, required) {
         (Mode::Off, true) => {
-            section.fault("require_tls", "there is no TLS to require: tls is \"off\"; write \"starttls\"");
+            section.fault("require_tls", "there is no TLS to require: name a certificate and its private_key, and do not write tls = \"off\"");
             return None;
         }
         (Mode::Off, false) => return None,
@@ -33,7 +35,7 @@ pub(super) fn tls(section: &Section<'_>) -> Option<ListenerTls> {
     };
     let file = |key| {
         let named_by = section.place(key);
-        move |path| TlsFile { path, named_by: named_by.clone() }
+        move |path| NamedFile { path, named_by: named_by.clone() }
     };
     for (key, files) in [("certificate", &certificates), ("private_key", &private_keys)] {
         if files.is_empty() {

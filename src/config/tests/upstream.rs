@@ -11,75 +11,83 @@ fn upstream(lines: &str) -> Upstream {
     parse(&format!("{UPSTREAM}{lines}")).unwrap().upstream
 }
 
-/// A file of this text.
-fn file(text: &str) -> tempfile::NamedTempFile {
-    let file = tempfile::NamedTempFile::new().unwrap();
-    std::fs::write(file.path(), text).unwrap();
-    file
-}
-
-/// A certificate and its key, as PEM.
-fn pair() -> (String, String) {
-    let made = rcgen::generate_simple_self_signed(["mx.example".to_owned()]).unwrap();
-    (made.cert.pem(), made.signing_key.serialize_pem())
+/// How TLS is to be had at these addresses.
+fn manner(addresses: &str, lines: &str) -> Option<TlsManner> {
+    let text = format!("[upstream]\naddress = {addresses}\n{lines}");
+    parse(&text).unwrap().upstream.tls.map(|tls| tls.manner)
 }
 
 #[test]
-fn tls_is_off_unless_it_is_asked_for() {
-    assert_eq!(upstream("").tls, None);
-    // What it would need is not even read.
+fn mail_leaves_this_machine_under_verified_tls_unless_something_else_is_written() {
+    for here in ["127.0.0.1:25", "127.9.9.9:25", "[::1]:25", "localhost:25", "LocalHost:25"] {
+        assert_eq!(manner(&format!("{here:?}"), ""), None, "{here}");
+    }
+    let there = ["smtp.example.com:587", "192.0.2.1:25", "[2001:db8::1]:25", "localhost.example:25"];
+    for there in there {
+        assert_eq!(manner(&format!("{there:?}"), ""), Some(TlsManner::StartTls), "{there}");
+        // One such address is enough.
+        let both = format!("[\"127.0.0.1:25\", {there:?}]");
+        assert_eq!(manner(&both, ""), Some(TlsManner::StartTls), "{there}");
+        assert_eq!(manner(&both, "tls = \"off\""), None, "{there}");
+    }
+    assert_eq!(manner("\"127.0.0.1:25\"", "tls = \"implicit\""), Some(TlsManner::Implicit));
+    let off = parse_env(UPSTREAM, &[("MAILONCE_UPSTREAM__TLS", "off")]).unwrap();
+    assert_eq!(off.upstream.tls, None);
+}
+
+#[test]
+fn what_is_written_of_tls_wins() {
+    // What it would need may stay written down.
     assert_eq!(upstream("tls = \"off\"\nca_file = \"/nowhere\"\nclient_key = \"/nowhere\"").tls, None);
     assert_eq!(
         fault_of("tls = \"yes\""),
         "m.toml:3: upstream.tls: \"yes\" is not offered here; write off or opportunistic or starttls or implicit"
     );
-    let (ca, _) = pair();
-    let ca = file(&ca);
-    for (word, manner) in [("starttls", TlsManner::StartTls), ("implicit", TlsManner::Implicit)] {
-        let tls = upstream(&format!("tls = \"{word}\"\nca_file = {:?}", ca.path())).tls.unwrap();
-        assert_eq!(tls.manner, manner);
+    let cases = [
+        ("starttls", TlsManner::StartTls),
+        ("implicit", TlsManner::Implicit),
+        ("opportunistic", TlsManner::Opportunistic),
+    ];
+    for (word, manner) in cases {
+        assert_eq!(upstream(&format!("tls = \"{word}\"")).tls.unwrap().manner, manner);
     }
-    assert_eq!(upstream("tls = \"opportunistic\"").tls.unwrap().manner, TlsManner::Opportunistic);
+}
+
+/// A file as it is named in this line.
+fn named(path: &str, line: u32, key: &str) -> NamedFile {
+    NamedFile { path: path.into(), named_by: format!("m.toml:{line}: upstream.{key}") }
 }
 
 #[test]
-fn files_that_will_not_do_are_found_at_once() {
-    let (certificate, key) = pair();
-    let (certificate, key, other) = (file(&certificate), file(&key), file(&pair().1));
-    let broken = file("-----BEGIN CERTIFICATE-----\nhunter2!!\n-----END CERTIFICATE-----\n");
-    let shown = |file: &tempfile::NamedTempFile| file.path().display().to_string();
-    let starttls = |lines: &str| {
-        fault_of(&format!("tls = \"starttls\"\n{lines}\n"))
-            .trim_start_matches("m.toml:4: upstream.")
-            .to_owned()
+fn files_are_named_and_not_read() {
+    let lines = "tls = \"implicit\"\nca_file = \"/nowhere/ca\"\nclient_certificate = \"/nowhere/c\"\n\
+                 client_key = \"/nowhere/k\"\nusername = \"me\"\npassword_file = \"/nowhere/p\"";
+    let Upstream { tls, credentials, .. } = upstream(lines);
+    let tls = tls.unwrap();
+    assert_eq!(tls.named_by, "m.toml:3: upstream.tls");
+    assert_eq!(tls.ca_file, Some(named("/nowhere/ca", 4, "ca_file")));
+    let pair = KeyPair {
+        certificate: named("/nowhere/c", 5, "client_certificate"),
+        private_key: named("/nowhere/k", 6, "client_key"),
     };
+    assert_eq!(tls.key_pair, Some(pair));
+    let password = Password::File(named("/nowhere/p", 8, "password_file"));
+    assert_eq!(credentials, Some(Credentials { username: "me".to_owned(), password }));
+}
+
+#[test]
+fn files_that_do_not_go_together_are_told() {
+    let starttls = |lines: &str| fault_of(&format!("tls = \"starttls\"\n{lines}\n"));
     assert_eq!(
-        starttls("ca_file = \"/nowhere/ca.pem\""),
-        "ca_file: /nowhere/ca.pem can't be read: No such file or directory (os error 2)"
+        starttls("client_key = \"k\""),
+        "m.toml:4: upstream.client_key: its client_certificate is missing"
     );
     assert_eq!(
-        starttls(&format!("ca_file = {:?}", key.path())),
-        format!("ca_file: {} holds no certificate; it takes PEM, with a line \"-----BEGIN\"", shown(&key))
+        starttls("client_certificate = \"c\""),
+        "m.toml:4: upstream.client_certificate: its client_key is missing"
     );
     assert_eq!(
-        starttls(&format!("ca_file = {:?}", broken.path())),
-        format!("ca_file: {} is not valid PEM", shown(&broken))
-    );
-    let ca = format!("\nca_file = {:?}", certificate.path());
-    assert_eq!(starttls(&format!("client_key = \"k\"{ca}")), "client_key: its client_certificate is missing");
-    assert_eq!(
-        starttls(&format!("client_certificate = \"c\"{ca}")),
-        "client_certificate: its client_key is missing"
-    );
-    let pair = |key: &tempfile::NamedTempFile| {
-        format!("client_certificate = {:?}\nclient_key = {:?}{ca}", certificate.path(), key.path())
-    };
-    let fault = starttls(&pair(&other));
-    assert!(fault.starts_with("client_certificate: does not go with its client_key: "), "{fault}");
-    assert!(fault.ends_with("; name the two of one pair"), "{fault}");
-    upstream(&format!("tls = \"starttls\"\n{}", pair(&key)));
-    assert_eq!(
-        fault_of(&format!("tls = \"opportunistic\"{ca}")),
+        fault_of("tls = \"opportunistic\"\nca_file = \"c\""),
         "m.toml:4: upstream.ca_file: is of no use: \"opportunistic\" verifies nothing; leave it out, or write \
          tls = \"starttls\""
     );
@@ -87,51 +95,30 @@ fn files_that_will_not_do_are_found_at_once() {
 
 #[test]
 fn a_password_comes_from_one_place() {
-    let (ca, _) = pair();
-    let ca = file(&ca);
-    let tls = format!("tls = \"starttls\"\nca_file = {:?}\n", ca.path());
-    let with = |lines: &str| upstream(&format!("{tls}{lines}")).credentials;
-    let expected = |password: &str| {
-        Some(Credentials { username: "me".to_owned(), password: Secret::new(password.to_owned()) })
-    };
+    let with = |lines: &str| upstream(lines).credentials;
     assert_eq!(with("username = \"\"\npassword = \"\"\npassword_file = \"\""), None);
-    assert_eq!(with("username = \"me\"\npassword = \" pass \""), expected(" pass "));
-    for (text, password) in [("p\n", "p"), ("p\r\n", "p"), ("p", "p"), ("p\n\n", "p\n"), (" p ", " p ")] {
-        let file = file(text);
-        let credentials = with(&format!("username = \"me\"\npassword_file = {:?}", file.path()));
-        assert_eq!(credentials, expected(password), "{text:?}");
-    }
-    let fault = |lines: &str| fault_of(&format!("{tls}{lines}"));
-    let empty = file("\n");
+    let written = |place| {
+        let password = Password::Written { secret: Secret::new(" pass ".to_owned()), place };
+        Some(Credentials { username: "me".to_owned(), password })
+    };
+    let place = named("m.toml", 4, "password");
+    assert_eq!(with("username = \"me\"\npassword = \" pass \""), written(Some(place)));
+    let text = format!("{UPSTREAM}username = \"me\"");
+    let config = parse_env(&text, &[("MAILONCE_UPSTREAM__PASSWORD", " pass ")]).unwrap();
+    assert_eq!(config.upstream.credentials, written(None));
     let cases = [
         (
-            "username = \"me\"\npassword = \"hunter2\"\npassword_file = \"/x\"".to_owned(),
-            "7: upstream.password_file: password is written too; leave one of them out".to_owned(),
+            "username = \"me\"\npassword = \"hunter2\"\npassword_file = \"/x\"",
+            "5: upstream.password_file: password is written too; leave one of them out",
         ),
+        ("username = \"me\"", "3: upstream.username: has no password; write password or password_file"),
         (
-            "username = \"me\"".to_owned(),
-            "5: upstream.username: has no password; write password or password_file".to_owned(),
-        ),
-        (
-            "password = \"hunter2\"".to_owned(),
-            "5: upstream.password: there is no username that it belongs to; write one, or leave this out"
-                .to_owned(),
-        ),
-        (
-            "username = \"me\"\npassword_file = \"/nowhere/p\"".to_owned(),
-            "6: upstream.password_file: /nowhere/p can't be read: No such file or directory (os error 2)"
-                .to_owned(),
-        ),
-        (
-            format!("username = \"me\"\npassword_file = {:?}", empty.path()),
-            format!(
-                "6: upstream.password_file: {} is empty; write the password into it",
-                empty.path().display()
-            ),
+            "password = \"hunter2\"",
+            "3: upstream.password: there is no username that it belongs to; write one, or leave this out",
         ),
     ];
     for (lines, want) in cases {
-        assert_eq!(fault(&lines), format!("m.toml:{want}"));
+        assert_eq!(fault_of(lines), format!("m.toml:{want}"));
     }
 }
 
@@ -149,10 +136,35 @@ fn a_password_is_never_shown() {
         let fault = fault_of(&format!("password = {value}"));
         assert_eq!(fault, "m.toml:3: upstream.password: is not a text without NUL; write it between quotes");
     }
+    // In places that it does not belong to, and in what is no TOML.
+    let lines = [
+        "passwrd = \"hunter2\"",
+        "password = \"hunter2",
+        "password = hunter2",
+        "password = 'hunter2\\'x",
+        "password = [\"hunter2\"",
+        "password.file = \"hunter2\"",
+        "password = \"a\"\npassword = \"hunter2\"",
+        "password = \"\\hunter2\"",
+        "[upstream.password]\nhunter = \"hunter2\"",
+    ];
+    for line in lines {
+        let fault = fault_of(&format!("username = \"me\"\n{line}"));
+        assert!(!fault.contains("hunter2"), "{line}: {fault}");
+    }
+    // An account in the address is a habit of other programs.
+    for address in ["smtp://me:hunter2@mx.example:25", "me:hunter2@mx.example:25"] {
+        let fault = parse(&format!("[upstream]\naddress = {address:?}")).unwrap_err().to_string();
+        assert_eq!(
+            fault,
+            "m.toml:2: upstream.address: holds an @; write a host and a port alone, such as \
+             smtp.example.com:587, and an account into username and password"
+        );
+    }
     let here = "[upstream]\naddress = \"localhost:25\"\nusername = \"me\"\npassword = \"hunter2\"";
     let config = parse(here).unwrap();
     let shown = format!("{config:?}");
-    assert!(shown.contains("password: ***") && !shown.contains("hunter2"), "{shown}");
+    assert!(shown.contains("secret: ***") && !shown.contains("hunter2"), "{shown}");
 }
 
 #[test]

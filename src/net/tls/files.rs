@@ -7,18 +7,16 @@ use std::sync::Arc;
 use rustls::client::verify_server_name;
 use rustls::crypto::CryptoProvider;
 use rustls::crypto::ring::{Ticketer, default_provider};
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{ClientHello, ParsedCertificate, ResolvesServerCert, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
-use rustls::{Error, InconsistentKeys, RootCertStore, ServerConfig};
+use rustls::{Error, InconsistentKeys, ServerConfig};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::clock::Timestamp;
-use crate::config::{KeyPair, ListenerTls, TlsFile};
-
-use super::TlsFault;
+use crate::config::{KeyPair, ListenerTls, NamedFile};
+use crate::files::{FileFault, certificates, exposed, private_key, roots};
 
 /// What the files make together.
 pub(super) struct Loaded {
@@ -27,14 +25,14 @@ pub(super) struct Loaded {
 }
 
 /// Reads all files of a listener.
-pub(super) fn load(settings: &ListenerTls, now: Timestamp) -> Result<Loaded, TlsFault> {
+pub(super) fn load(settings: &ListenerTls, now: Timestamp) -> Result<Loaded, FileFault> {
     let provider = Arc::new(default_provider());
     let mut warnings = Vec::new();
     let mut keys = Vec::new();
     for pair in &settings.key_pairs {
         keys.push(Arc::new(certified_key(pair, &provider, now, &mut warnings)?));
     }
-    let other = |error: Error| TlsFault(format!("TLS can't be set up: {error}"));
+    let other = |error: Error| FileFault::new(format!("TLS can't be set up: {error}"));
     let builder = ServerConfig::builder_with_provider(provider.clone())
         .with_safe_default_protocol_versions()
         .map_err(other)?;
@@ -48,61 +46,42 @@ pub(super) fn load(settings: &ListenerTls, now: Timestamp) -> Result<Loaded, Tls
     Ok(Loaded { config: Arc::new(config), warnings })
 }
 
-fn fault(file: &TlsFile, what: &str) -> TlsFault {
-    TlsFault(format!("{}: {}: {what}", file.named_by, file.path.display()))
-}
-
-fn read(file: &TlsFile) -> Result<Vec<u8>, TlsFault> {
-    std::fs::read(&file.path).map_err(|error| fault(file, &format!("can't be read: {error}")))
-}
-
-fn certificates(file: &TlsFile) -> Result<Vec<CertificateDer<'static>>, TlsFault> {
-    let pem = read(file)?;
-    let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
-    match certificates {
-        Ok(certificates) if certificates.is_empty() => {
-            Err(fault(file, "there is no certificate in it; one begins with -----BEGIN CERTIFICATE-----"))
-        }
-        Ok(certificates) => Ok(certificates),
-        Err(error) => Err(fault(file, &format!("not valid PEM: {error}"))),
-    }
-}
-
 fn certified_key(
     pair: &KeyPair,
     provider: &CryptoProvider,
     now: Timestamp,
     warnings: &mut Vec<String>,
-) -> Result<CertifiedKey, TlsFault> {
+) -> Result<CertifiedKey, FileFault> {
     let chain = certificates(&pair.certificate)?;
     if let Some(first) = chain.first() {
-        let validity = validity(first, now)
-            .ok_or_else(|| fault(&pair.certificate, "the first certificate in it can't be understood"))?;
-        warnings.extend(validity.warning().map(|what| fault(&pair.certificate, what).0));
+        let validity = validity(first, now).ok_or_else(|| {
+            FileFault::of(&pair.certificate, "the first certificate in it can't be understood")
+        })?;
+        warnings.extend(validity.warning().map(|what| FileFault::of(&pair.certificate, what).to_string()));
     }
-    let pem = read(&pair.private_key)?;
-    let key = PrivateKeyDer::from_pem_slice(&pem).map_err(|_| {
-        fault(&pair.private_key, "there is no private key in it that can be used; it must not be encrypted")
-    })?;
+    let key = private_key(&pair.private_key)?;
+    warnings.extend(exposed(&pair.private_key));
     CertifiedKey::from_der(chain, key, provider).map_err(|error| match error {
         Error::InconsistentKeys(InconsistentKeys::KeyMismatch) => {
             let certificate = pair.certificate.path.display();
-            fault(&pair.private_key, &format!("this key does not belong to the certificate in {certificate}"))
+            FileFault::of(
+                &pair.private_key,
+                &format!("this key does not belong to the certificate in {certificate}"),
+            )
         }
-        error => fault(&pair.private_key, &format!("this key can't be used: {error}")),
+        error => FileFault::of(&pair.private_key, &format!("this key can't be used: {error}")),
     })
 }
 
-fn verifier(file: &TlsFile, provider: Arc<CryptoProvider>) -> Result<Arc<dyn ClientCertVerifier>, TlsFault> {
-    let mut roots = RootCertStore::empty();
-    for certificate in certificates(file)? {
-        roots.add(certificate).map_err(|error| fault(file, &format!("can't be a CA: {error}")))?;
-    }
+fn verifier(
+    file: &NamedFile,
+    provider: Arc<CryptoProvider>,
+) -> Result<Arc<dyn ClientCertVerifier>, FileFault> {
     // Whoever has no certificate may still relay from where anybody may.
-    WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
+    WebPkiClientVerifier::builder_with_provider(Arc::new(roots(file)?), provider)
         .allow_unauthenticated()
         .build()
-        .map_err(|error| fault(file, &format!("can't be used to check clients: {error}")))
+        .map_err(|error| FileFault::of(file, &format!("can't be used to check clients: {error}")))
 }
 
 /// When a certificate may be used.

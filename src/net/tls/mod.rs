@@ -6,7 +6,6 @@ mod name;
 #[cfg(test)]
 mod tests;
 
-use std::fmt;
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -18,22 +17,10 @@ use tokio_rustls::server::TlsStream;
 
 use crate::clock::Timestamp;
 use crate::config::{ListenerTls, TlsStart};
+use crate::files::FileFault;
 
 use files::Stamps;
 pub use name::{NameFault, name_of};
-
-/// Why files can't be used for TLS: who names the file, which it is, what is
-/// wrong with it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TlsFault(String);
-
-impl fmt::Display for TlsFault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl std::error::Error for TlsFault {}
 
 /// The TLS of one listener.
 #[derive(Debug)]
@@ -50,9 +37,9 @@ impl Tls {
     /// Reads the files.
     ///
     /// # Errors
-    /// [`TlsFault`] where one can't be read, holds nothing of use, or does not
+    /// [`FileFault`] where one can't be read, holds nothing of use, or does not
     /// fit to the others.
-    pub fn load(settings: &ListenerTls, now: Timestamp) -> Result<Self, TlsFault> {
+    pub fn load(settings: &ListenerTls, now: Timestamp) -> Result<Self, FileFault> {
         // What changes from here on is seen at the next look.
         let seen = Stamps::of(settings);
         let loaded = files::load(settings, now)?;

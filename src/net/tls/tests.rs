@@ -1,6 +1,7 @@
 //! Files that are good, faulty or replaced; which certificate is shown; whose
 //! one is.
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use rcgen::string::Ia5String;
@@ -11,7 +12,7 @@ use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConnection};
 use tempfile::TempDir;
 
 use super::*;
-use crate::config::{KeyPair, TlsFile};
+use crate::config::{KeyPair, NamedFile};
 
 /// 2026-11-21.
 const NOW: Timestamp = Timestamp::from_millis(1_795_248_900_000);
@@ -31,8 +32,8 @@ fn named(names: &[&str]) -> CertificateParams {
     CertificateParams::new(names.iter().map(|&name| name.to_owned()).collect::<Vec<_>>()).unwrap()
 }
 
-fn file(directory: &TempDir, name: &str, key: &str) -> TlsFile {
-    TlsFile { path: directory.path().join(name), named_by: format!("m.toml:1: listener.{key}") }
+fn file(directory: &TempDir, name: &str, key: &str) -> NamedFile {
+    NamedFile { path: directory.path().join(name), named_by: format!("m.toml:1: listener.{key}") }
 }
 
 fn settings(directory: &TempDir, names: &[&str]) -> ListenerTls {
@@ -46,7 +47,9 @@ fn settings(directory: &TempDir, names: &[&str]) -> ListenerTls {
 
 fn write(directory: &TempDir, name: &str, made: &Made) {
     std::fs::write(directory.path().join(format!("{name}.pem")), made.certificate.pem()).unwrap();
-    std::fs::write(directory.path().join(format!("{name}.key")), made.key.serialize_pem()).unwrap();
+    let key = directory.path().join(format!("{name}.key"));
+    std::fs::write(&key, made.key.serialize_pem()).unwrap();
+    std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o600)).unwrap();
 }
 
 fn fault(settings: &ListenerTls) -> String {
@@ -67,14 +70,14 @@ fn faults_name_who_names_the_file_the_file_and_what_is_wrong() {
     let want = "there is no certificate in it; one begins with -----BEGIN CERTIFICATE-----";
     assert_eq!(fault(&settings), format!("m.toml:1: listener.certificate: {pem}: {want}"));
     std::fs::write(&pem, "-----BEGIN CERTIFICATE-----\n!\n-----END CERTIFICATE-----\n").unwrap();
-    assert!(fault(&settings).contains(&format!("{pem}: not valid PEM: ")), "{}", fault(&settings));
+    assert_eq!(fault(&settings), format!("m.toml:1: listener.certificate: {pem}: not valid PEM"));
     std::fs::write(&pem, "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n").unwrap();
     let want = "the first certificate in it can't be understood";
     assert_eq!(fault(&settings), format!("m.toml:1: listener.certificate: {pem}: {want}"));
 
     write(&directory, "a", &one);
     std::fs::write(&key, one.certificate.pem()).unwrap();
-    let want = "there is no private key in it that can be used; it must not be encrypted";
+    let want = "there is no private key in it that can be used; it is PEM, and must not be encrypted";
     assert_eq!(fault(&settings), format!("m.toml:1: listener.private_key: {key}: {want}"));
     std::fs::write(&key, other.key.serialize_pem()).unwrap();
     let want = format!("this key does not belong to the certificate in {pem}");
@@ -125,6 +128,20 @@ fn a_certificate_out_of_its_time_is_a_warning() {
         });
         assert!(said, "{warned:?}");
     }
+}
+
+#[test]
+fn a_key_that_everybody_can_read_is_a_warning() {
+    let directory = tempfile::tempdir().unwrap();
+    let settings = settings(&directory, &["a"]);
+    write(&directory, "a", &made(named(&["a.test"])));
+    assert_eq!(Tls::load(&settings, NOW).unwrap().warnings(), [""; 0]);
+    let key = &settings.key_pairs[0].private_key.path;
+    std::fs::set_permissions(key, std::fs::Permissions::from_mode(0o644)).unwrap();
+    let told = Tls::load(&settings, NOW).unwrap().warnings().to_vec();
+    let want =
+        format!("m.toml:1: listener.private_key: {}: everybody on this machine can read", key.display());
+    assert!(told.len() == 1 && told[0].starts_with(&want), "{told:?}");
 }
 
 fn path(settings: &ListenerTls) -> String {

@@ -8,7 +8,7 @@ use tempfile::NamedTempFile;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
-use super::super::Upstream;
+use super::super::{Access, Upstream};
 use super::*;
 use crate::config::Config;
 
@@ -59,14 +59,27 @@ impl Pair {
 
     /// Handshakes with this certificate.
     pub(super) fn server(&self) -> Server {
-        self.server_for(None)
+        self.server_with(None, rustls::ALL_VERSIONS)
+    }
+
+    /// The same, with nothing newer than TLS 1.2.
+    pub(super) fn old_server(&self) -> Server {
+        self.server_with(None, &[&rustls::version::TLS12])
     }
 
     /// The same, where whoever connects needs a certificate of this CA.
-    pub(super) fn server_for(&self, clients: Option<&Authority>) -> Server {
+    pub(super) fn server_for(&self, clients: &Authority) -> Server {
+        self.server_with(Some(clients), rustls::ALL_VERSIONS)
+    }
+
+    fn server_with(
+        &self,
+        clients: Option<&Authority>,
+        versions: &[&'static rustls::SupportedProtocolVersion],
+    ) -> Server {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let builder = ServerConfig::builder_with_provider(provider.clone());
-        let builder = builder.with_safe_default_protocol_versions().unwrap();
+        let builder = builder.with_protocol_versions(versions).unwrap();
         let builder = match clients {
             None => builder.with_no_client_auth(),
             Some(authority) => {
@@ -82,7 +95,7 @@ impl Pair {
     }
 }
 
-fn file(text: &str) -> NamedTempFile {
+pub(super) fn file(text: &str) -> NamedTempFile {
     let mut file = NamedTempFile::new().unwrap();
     file.write_all(text.as_bytes()).unwrap();
     file
@@ -125,9 +138,15 @@ pub(super) const STARTTLS: &str = "250-hello\r\n250-STARTTLS\r\n250-CHUNKING\r\n
 
 /// An upstream at this address, with these lines of configuration.
 pub(super) fn upstream_at(address: &str, lines: &str) -> Upstream {
+    let settings = configured(address, lines);
+    let access = Access::load(&settings).unwrap();
+    Upstream::new(settings, access, "relay.example".to_owned())
+}
+
+/// What these lines, from the third on, configure.
+pub(super) fn configured(address: &str, lines: &str) -> config::Upstream {
     let text = format!("[upstream]\naddress = \"{address}\"\n{lines}");
-    let config = Config::parse(&text, "m.toml", std::iter::empty()).unwrap();
-    Upstream::new(config.upstream, "relay.example".to_owned())
+    Config::parse(&text, "m.toml", std::iter::empty()).unwrap().upstream
 }
 
 /// The same with verified TLS.

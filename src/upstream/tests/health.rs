@@ -2,11 +2,11 @@
 
 use tokio::join;
 
-use super::super::{Prepared, Upstream, UpstreamFault};
+use super::super::{Access, Prepared, Upstream, UpstreamFault};
 use super::*;
 
 fn upstream(far: &Far) -> Upstream {
-    Upstream::new(settings(&[&far.address]), "relay.example".to_owned())
+    Upstream::new(settings(&[&far.address]), Access::default(), "relay.example".to_owned())
 }
 
 #[tokio::test]

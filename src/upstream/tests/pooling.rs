@@ -3,12 +3,12 @@
 use tokio::join;
 use tokio::time::{advance, pause, resume};
 
-use super::super::{Completion, Phase, Prepared, Transaction, Upstream, UpstreamFault};
+use super::super::{Access, Completion, Phase, Prepared, Transaction, Upstream, UpstreamFault};
 use super::*;
 
 fn upstream(fars: &[&Far]) -> Upstream {
     let addresses: Vec<&str> = fars.iter().map(|far| far.address.as_str()).collect();
-    Upstream::new(settings(&addresses), "relay.example".to_owned())
+    Upstream::new(settings(&addresses), Access::default(), "relay.example".to_owned())
 }
 
 #[track_caller]
@@ -261,7 +261,7 @@ async fn the_next_address_serves_where_one_fails() {
     drop(gone);
     let (busy, good) = (Far::listen().await, Far::listen().await);
     let addresses = [gone_address.as_str(), &busy.address, &good.address];
-    let upstream = Upstream::new(settings(&addresses), "relay.example".to_owned());
+    let upstream = Upstream::new(settings(&addresses), Access::default(), "relay.example".to_owned());
     let play = async {
         busy.accept().await.say("554 not here\r\n").await;
         good.greet(PIPELINING).await.hear("QUIT\r\n").await;
@@ -297,11 +297,12 @@ async fn an_upstream_that_is_not_there_is_a_fault() {
     let far = Far::listen().await;
     let address = far.address.clone();
     drop(far);
-    let upstream = Upstream::new(settings(&[&address]), "relay.example".to_owned());
+    let upstream = Upstream::new(settings(&[&address]), Access::default(), "relay.example".to_owned());
     let fault = upstream.prepare(None, &envelope(), &content("x\r\n")).await.unwrap_err();
     assert_eq!(fault.at().phase, Phase::Connect);
     assert_eq!(fault.reply().code(), 451);
-    let nowhere = Upstream::new(settings(&["nothing.invalid:x"]), "relay.example".to_owned());
+    let nowhere =
+        Upstream::new(settings(&["nothing.invalid:x"]), Access::default(), "relay.example".to_owned());
     let fault = nowhere.probe().await.unwrap_err();
     assert!(matches!(fault, UpstreamFault::Unresolved { .. }), "{fault:?}");
 }

@@ -12,8 +12,8 @@ use tokio::join;
 
 use super::super::connection::{Connection, Stream};
 use super::super::transaction::{Standing, prepare};
-use super::super::{Completion, Phase, Prepared, Transaction, Upstream, UpstreamFault};
-use super::certs::{Authority, STARTTLS, SecurePeer, upstream_at, verified};
+use super::super::{Access, Completion, Phase, Prepared, Transaction, Upstream, UpstreamFault};
+use super::certs::{Authority, STARTTLS, SecurePeer, configured, file, upstream_at, verified};
 use super::*;
 
 /// Tries to send; the fault there is.
@@ -54,7 +54,9 @@ async fn nothing_is_sent_where_starttls_is_required_and_not_offered() {
     let upstream = verified(&far, "starttls", &authority);
     let play = async { far.greet(PIPELINING).await.hear_last("").await };
     let (fault, ()) = join!(fails(&upstream), play);
-    assert_eq!(fault.to_string(), format!("{}: STARTTLS is required and not offered (TLS)", far.address));
+    let want =
+        "STARTTLS is required and not offered; if mail may go in clear, write upstream.tls = \"off\" (TLS)";
+    assert_eq!(fault.to_string(), format!("{}: {want}", far.address));
     let play = async {
         let mut peer = far.greet(STARTTLS).await;
         peer.hear("STARTTLS\r\n").await;
@@ -130,6 +132,111 @@ async fn implicit_tls_greets_behind_the_handshake() {
 }
 
 #[tokio::test]
+async fn a_server_that_knows_nothing_newer_than_tls_1_2_will_do() {
+    let (far, authority) = (Far::listen().await, Authority::new());
+    let server = authority.issue("127.0.0.1").old_server();
+    let upstream = verified(&far, "starttls", &authority);
+    let peer = deliver(&upstream, server.secured(&far, PIPELINING)).await;
+    assert_eq!(peer.stream.get_ref().1.protocol_version(), Some(rustls::ProtocolVersion::TLSv1_2));
+    let peer = deliver(&upstream, async { peer }).await;
+    drop(peer);
+    let play = async { server.secured(&far, PIPELINING).await.hear("QUIT\r\n").await };
+    let (probed, ()) = join!(upstream.probe(), play);
+    assert_eq!(probed.unwrap().tls, Some("TLS 1.2"));
+    // Who can't prove its name is no more believed than with TLS 1.3.
+    let server = authority.issue("localhost").old_server();
+    let (fault, shaken) = join!(fails(&upstream), server.starttls(&far));
+    assert!(shaken.is_err());
+    assert!(matches!(fault, UpstreamFault::Tls { .. }), "{fault}");
+}
+
+#[tokio::test]
+async fn at_quit_tls_is_taken_leave_of() {
+    let authority = Authority::new();
+    let pair = authority.issue("127.0.0.1");
+    for server in [pair.server(), pair.old_server()] {
+        let far = Far::listen().await;
+        let upstream = verified(&far, "starttls", &authority);
+        let mut rest = Vec::new();
+        let play = async {
+            let mut peer = server.secured(&far, PIPELINING).await;
+            peer.hear("QUIT\r\n").await;
+            peer.say("221 bye\r\n").await;
+            // An end without the farewell of TLS would be an error here.
+            peer.stream.read_to_end(&mut rest).await.unwrap();
+        };
+        let (probed, ()) = join!(upstream.probe(), play);
+        probed.unwrap();
+        // So it is where no room is left to keep it, and nobody waits for 221.
+        let ca = authority.file.path().display();
+        let lines = format!("tls = \"starttls\"\nca_file = \"{ca}\"\npool_size = 0");
+        let upstream = upstream_at(&far.address, &lines);
+        let mut peer = deliver(&upstream, server.secured(&far, PIPELINING)).await;
+        peer.stream.read_to_end(&mut rest).await.unwrap();
+        assert_eq!(String::from_utf8_lossy(&rest), "QUIT\r\n");
+    }
+}
+
+#[test]
+fn files_that_will_not_do_are_told_with_who_names_them() {
+    let (authority, other) = (Authority::new(), Authority::new());
+    let (certificate, key) = authority.issue("relay.example").files();
+    let (_, other_key) = other.issue("relay.example").files();
+    let ca = authority.file.path().display();
+    let told = |lines: &str| {
+        let settings = configured("mx.example:25", &format!("tls = \"starttls\"\n{lines}"));
+        Access::load(&settings).unwrap_err().to_string()
+    };
+    let missing = "can't be read: No such file or directory (os error 2)";
+    assert_eq!(
+        told("ca_file = \"/nowhere/ca\"\nusername = \"me\"\npassword_file = \"/nowhere/p\""),
+        format!(
+            "m.toml:4: upstream.ca_file: /nowhere/ca: {missing}\n\
+             m.toml:6: upstream.password_file: /nowhere/p: {missing}"
+        )
+    );
+    let what = "there is no certificate in it; one begins with -----BEGIN CERTIFICATE-----";
+    assert_eq!(
+        told(&format!("ca_file = {:?}", key.path())),
+        format!("m.toml:4: upstream.ca_file: {}: {what}", key.path().display())
+    );
+    let pair = format!("client_certificate = {:?}\nclient_key = {:?}", certificate.path(), other_key.path());
+    let fault = told(&format!("ca_file = \"{ca}\"\n{pair}"));
+    let place = format!("m.toml:5: upstream.client_certificate: {}: ", certificate.path().display());
+    assert!(fault.starts_with(&format!("{place}does not go with its client_key: ")), "{fault}");
+}
+
+#[test]
+fn secrets_that_everybody_can_read_are_told() {
+    use std::os::unix::fs::PermissionsExt;
+    let authority = Authority::new();
+    let (certificate, key) = authority.issue("relay.example").files();
+    let password = file("hunter2");
+    let ca = authority.file.path().display();
+    let lines = format!(
+        "tls = \"starttls\"\nca_file = \"{ca}\"\nclient_certificate = {:?}\nclient_key = {:?}\n\
+         username = \"me\"\npassword_file = {:?}",
+        certificate.path(),
+        key.path(),
+        password.path()
+    );
+    let warnings = || {
+        let access = Access::load(&configured("mx.example:25", &lines)).unwrap();
+        access.warnings().to_vec()
+    };
+    assert_eq!(warnings(), [""; 0]);
+    for file in [&key, &password] {
+        file.as_file().set_permissions(std::fs::Permissions::from_mode(0o644)).unwrap();
+    }
+    let told = warnings();
+    let starts = ["m.toml:6: upstream.client_key: ", "m.toml:8: upstream.password_file: "];
+    assert!(
+        told.len() == 2 && told.iter().zip(starts).all(|(line, start)| line.starts_with(start)),
+        "{told:?}"
+    );
+}
+
+#[tokio::test]
 async fn clear_text_behind_the_grant_is_a_fault() {
     let (far, authority) = (Far::listen().await, Authority::new());
     let upstream = verified(&far, "starttls", &authority);
@@ -179,7 +286,7 @@ async fn opportunistic_tls_takes_any_certificate_or_none() {
 #[tokio::test]
 async fn a_certificate_of_our_own_is_shown_where_it_is_asked_for() {
     let (far, authority, clients) = (Far::listen().await, Authority::new(), Authority::new());
-    let server = authority.issue("127.0.0.1").server_for(Some(&clients));
+    let server = authority.issue("127.0.0.1").server_for(&clients);
     let (certificate, key) = clients.issue("relay.example").files();
     let ca = authority.file.path().display();
     let lines = format!("tls = \"starttls\"\nca_file = \"{ca}\"\n");
@@ -213,7 +320,7 @@ async fn one_handshake_serves_many_messages_and_its_session_the_next() {
         peer.hear_last("").await;
         fresh
     };
-    let fresh = deliver(&upstream, play).await;
+    let fresh = Box::pin(deliver(&upstream, play)).await;
     assert_eq!(fresh.stream.get_ref().1.handshake_kind(), Some(HandshakeKind::Resumed));
 }
 
