@@ -1,4 +1,5 @@
 //! Who a client is: AUTH, checked by ourselves or by the upstream, with
 //! guessing kept slow.
 
+mod guard;
 pub mod known;
