@@ -40,7 +40,7 @@ pub(super) struct Guard {
 /// A user's name, in whatever case, as a hash: names are the client's to
 /// choose, and long ones must not take more room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct User(u64);
+pub(super) struct User(u64);
 
 /// Why an attempt is not checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -2,4 +2,6 @@
 //! guessing kept slow.
 
 mod guard;
+pub mod hash;
 pub mod known;
+pub mod users;

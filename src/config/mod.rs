@@ -33,7 +33,7 @@ pub use policy::{
 pub use rule::{Glob, Match, Rule};
 pub use section::ConfigFault;
 pub use secure::{Credentials, TlsClient, TlsManner, UpstreamTls};
-pub use tls::{KeyPair, ListenerTls, TlsFile, TlsStart};
+pub use tls::{FileStamp, KeyPair, ListenerTls, TlsFile, TlsStart};
 pub use values::{parse_duration, parse_ttl};
 
 /// A configuration that can be served.

@@ -1,5 +1,6 @@
 //! The TLS of a `[[listener]]`.
 
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
 /// How a listener speaks TLS, and with which files. The files are read where
@@ -44,4 +45,20 @@ pub struct TlsFile {
     pub path: PathBuf,
     /// Who names it, for faults: `mailonce.toml:7: listener.certificate`.
     pub named_by: String,
+}
+
+/// How a file looked: whatever replaces or writes it changes its stamp.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FileStamp {
+    modified: (i64, i64),
+    size: u64,
+    inode: u64,
+}
+
+impl TlsFile {
+    /// How it looks now; `None` where that can't be seen.
+    pub fn stamp(&self) -> Option<FileStamp> {
+        let seen = std::fs::metadata(&self.path).ok()?;
+        Some(FileStamp { modified: (seen.mtime(), seen.mtime_nsec()), size: seen.size(), inode: seen.ino() })
+    }
 }
