@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
+mod auth;
 mod dedup;
 mod tls;
 mod upstream;
@@ -113,16 +114,15 @@ fn listeners(root: &Section<'_>) -> Vec<Listener> {
 
 fn listener(section: &Section<'_>) -> Listener {
     let tls = tls::tls(section);
-    section.later("auth", "\"off\"", |node| is_text(node, "off"));
+    let auth = auth::auth(section);
     section.later("proxy_protocol", "false", is_false);
-    // These mean nothing while AUTH and the proxy protocol are off, and may stay
-    // in a file where those are only switched off for now.
-    section.get("users", String::new(), text);
+    // It means nothing while the proxy protocol is off, and may stay in a file
+    // where that is only switched off for now.
     section.get("proxy_from", Vec::new(), list_of(network));
     let loopback = ["127.0.0.0/8", "::1/128"].into_iter().filter_map(values::parse_network).collect();
-    // Where clients have certificates, there may be nobody to let in by address.
-    let by_certificate = tls.as_ref().is_some_and(|tls| tls.client_ca.is_some());
-    let allow_from = |node: &Node| match by_certificate {
+    // Where clients prove who they are, there may be nobody to let in by address.
+    let by_name = auth != Auth::Off || tls.as_ref().is_some_and(|tls| tls.client_ca.is_some());
+    let allow_from = |node: &Node| match by_name {
         true => list_of(network)(node),
         false => some_of(network, "without AUTH nobody could relay")(node),
     };
@@ -132,7 +132,7 @@ fn listener(section: &Section<'_>) -> Listener {
         allow_from: section.get("allow_from", loopback, allow_from),
         tenant_header: section.get("tenant_header", None, optional_header),
         tls,
-        auth: Auth::Off,
+        auth,
     }
 }
 

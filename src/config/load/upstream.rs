@@ -1,7 +1,6 @@
 //! `[upstream]`: where mail goes, how it is secured, and who we are there.
 
 use std::io::Read;
-use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -16,7 +15,7 @@ use super::super::convert::{
 };
 use super::super::section::Section;
 use super::super::secure::{Credentials, Identity, TlsClient, TlsManner, UpstreamTls};
-use super::super::values::host_of;
+use super::super::values::is_loopback;
 use super::super::{Upstream, UpstreamTimeouts};
 use super::MINUTE;
 use crate::secret::Secret;
@@ -198,11 +197,7 @@ fn credentials(
 /// Credentials must not travel where anybody may read them.
 fn in_clear(section: &Section<'_>, manner: Option<TlsManner>, addresses: &[String]) {
     let secured = manner.is_some_and(TlsManner::verifies);
-    let is_here = |address: &&String| {
-        let host = host_of(address);
-        host.eq_ignore_ascii_case("localhost") || host.parse().is_ok_and(|ip: IpAddr| ip.is_loopback())
-    };
-    if let Some(address) = addresses.iter().find(|address| !secured && !is_here(address)) {
+    if let Some(address) = addresses.iter().find(|address| !secured && !is_loopback(address)) {
         let what = format!(
             "the password could be read on its way to {address}; write tls = \"starttls\" or \"implicit\""
         );
