@@ -5,7 +5,7 @@
 use std::fmt;
 use std::fs::File;
 use std::io::Read;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
 use rustls::RootCertStore;
 use rustls::pki_types::pem::PemObject;
@@ -113,6 +113,20 @@ pub fn password(file: &NamedFile) -> Result<Secret, FileFault> {
         return Err(FileFault::of(file, "holds a NUL, which AUTH can't carry"));
     }
     Ok(Secret::new(password.to_owned()))
+}
+
+/// How a file looked: whatever replaces or writes it changes its stamp.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FileStamp {
+    modified: (i64, i64),
+    size: u64,
+    inode: u64,
+}
+
+/// How a file looks now; `None` where that can't be seen.
+pub fn stamp(file: &NamedFile) -> Option<FileStamp> {
+    let seen = std::fs::metadata(&file.path).ok()?;
+    Some(FileStamp { modified: (seen.mtime(), seen.mtime_nsec()), size: seen.size(), inode: seen.ino() })
 }
 
 /// A warning where everybody on this machine can read a file with a secret.

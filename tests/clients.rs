@@ -105,13 +105,8 @@ fn nodemailer(sending: &Sending<'_>) -> Command {
 
 type Client = fn(&Sending<'_>) -> Command;
 
-const CLIENTS: [(&str, Client); 5] = [
-    ("swaks", swaks),
-    ("curl", curl),
-    ("msmtp", msmtp),
-    ("smtplib", smtplib),
-    ("nodemailer", nodemailer),
-];
+const CLIENTS: [(&str, Client); 5] =
+    [("swaks", swaks), ("curl", curl), ("msmtp", msmtp), ("smtplib", smtplib), ("nodemailer", nodemailer)];
 
 /// A Postfix that wants to know who sends, over TLS, and a proxy in front of it
 /// that has it asked.
@@ -141,7 +136,8 @@ fn each_client_sends_once(mode: &str) {
     let authority = Authority::new("test CA");
     let (postfix, proxy) = proxy_before_postfix(&authority, mode);
     let ca = proxy.setup.directory().join("ca.pem");
-    let sending = |password, key| Sending { mode, port: proxy.address.port(), ca: &ca, user: "ann", password, key };
+    let sending =
+        |password, key| Sending { mode, port: proxy.address.port(), ca: &ca, user: "ann", password, key };
     for (number, (name, client)) in CLIENTS.iter().enumerate() {
         for _ in 0..2 {
             let output = bounded(client(&sending("pw-a", name)));

@@ -23,10 +23,21 @@ pub struct Known {
     key: hmac::Key,
     /// When each was found good. The order is that of remembering: the one
     /// that gives way to a new one is the one that would be forgotten next.
-    good: Mutex<LruCache<Fingerprint, Instant>>,
+    good: Mutex<LruCache<Fingerprint, Good>>,
 }
 
 type Fingerprint = [u8; 32];
+
+struct Good {
+    since: Instant,
+    user: Fingerprint,
+}
+
+impl Good {
+    fn is_fresh(&self) -> bool {
+        self.since.elapsed() < BELIEVED
+    }
+}
 
 impl fmt::Debug for Known {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -53,8 +64,9 @@ impl Known {
     /// good for; in another one they are not known.
     pub fn remember(&self, scope: &str, credentials: &Credentials) {
         let fingerprint = self.fingerprint(scope, credentials);
+        let user = self.hash(&[scope, &credentials.username]);
         let mut good = self.good();
-        good.put(fingerprint, Instant::now());
+        good.put(fingerprint, Good { since: Instant::now(), user });
         if good.len() > MOST {
             good.pop_lru();
         }
@@ -64,11 +76,17 @@ impl Known {
     pub fn has(&self, scope: &str, credentials: &Credentials) -> bool {
         let fingerprint = self.fingerprint(scope, credentials);
         let mut good = self.good();
-        let fresh = good.peek(&fingerprint).is_some_and(|since| since.elapsed() < BELIEVED);
+        let fresh = good.peek(&fingerprint).is_some_and(Good::is_fresh);
         if !fresh {
             good.pop(&fingerprint);
         }
         fresh
+    }
+
+    /// Whether any credentials of this user were found good within that time.
+    pub fn has_user(&self, scope: &str, username: &str) -> bool {
+        let user = self.hash(&[scope, username]);
+        self.good().iter().any(|(_, good)| good.user == user && good.is_fresh())
     }
 
     /// They are good no longer.
@@ -77,12 +95,11 @@ impl Known {
         self.good().pop(&fingerprint);
     }
 
-    fn good(&self) -> MutexGuard<'_, LruCache<Fingerprint, Instant>> {
+    fn good(&self) -> MutexGuard<'_, LruCache<Fingerprint, Good>> {
         self.good.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Over everything that the answer depends on, each part behind its
-    /// length: no two splits of one text are the same.
+    /// Of everything that the answer depends on.
     fn fingerprint(&self, scope: &str, credentials: &Credentials) -> Fingerprint {
         let Credentials { mechanism, username, authzid, secret } = credentials;
         let kind = match mechanism {
@@ -90,8 +107,13 @@ impl Known {
             Mechanism::Plain | Mechanism::Login => "password",
             Mechanism::XOAuth2 | Mechanism::OAuthBearer => mechanism.name(),
         };
+        self.hash(&[scope, kind, username, authzid, secret.reveal()])
+    }
+
+    /// Each part behind its length: no two splits of one text are the same.
+    fn hash(&self, parts: &[&str]) -> Fingerprint {
         let mut context = hmac::Context::with_key(&self.key);
-        for part in [scope, kind, username, authzid, secret.reveal()] {
+        for part in parts {
             context.update(&(part.len() as u64).to_be_bytes());
             context.update(part.as_bytes());
         }
@@ -123,6 +145,7 @@ mod tests {
         let (known, ann) = (Known::new().unwrap(), credentials("ann", "secret"));
         assert!(!known.has("a", &ann));
         known.remember("a", &ann);
+        assert!(known.has_user("a", "ann") && !known.has_user("b", "ann") && !known.has_user("a", "bob"));
         tokio::time::advance(BELIEVED - Duration::from_millis(1)).await;
         // Being asked for makes nobody known for longer.
         assert!(known.has("a", &ann));

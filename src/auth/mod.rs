@@ -1,5 +1,236 @@
 //! Who a client is: AUTH, checked by ourselves or by the upstream, with
 //! guessing kept slow.
 
+mod guard;
+pub mod hash;
 pub mod known;
-pub mod passthrough;
+mod local;
+mod passthrough;
+#[cfg(test)]
+mod tests;
+pub mod users;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::sleep;
+
+use crate::config::Auth;
+use crate::files::FileFault;
+use crate::metrics::{AuthResult, Metrics};
+use crate::smtp::reply::Reply;
+use crate::smtp::sasl::Malformed;
+use crate::smtp::session::Verdict;
+use crate::upstream::{Account, Upstream};
+
+use guard::{Failed, Guard, Refusal};
+use known::Known;
+use local::Hashing;
+pub use local::MECHANISMS as LOCAL_MECHANISMS;
+use users::Users;
+
+/// How long a client waits for a refusal, beside what finding out takes.
+pub const PAUSE: Duration = Duration::from_secs(1);
+
+/// Who says whether credentials are good; one for each listener with AUTH.
+#[derive(Clone, Debug)]
+pub enum Authority {
+    /// We, by a file.
+    Local(Arc<Users>),
+    /// The upstream.
+    Passthrough,
+}
+
+impl Authority {
+    /// The one that a listener is configured with, and its file read; none
+    /// where AUTH is off.
+    ///
+    /// # Errors
+    /// [`FileFault`] where the file can't be used.
+    pub fn load(auth: &Auth) -> Result<Option<Self>, FileFault> {
+        Ok(match auth {
+            Auth::Off => None,
+            Auth::Local { users } => Some(Authority::Local(Arc::new(Users::load(users)?))),
+            Auth::Passthrough => Some(Authority::Passthrough),
+        })
+    }
+
+    /// What is hardly meant about its file.
+    pub fn warnings(&self) -> &[String] {
+        match self {
+            Authority::Local(users) => users.warnings(),
+            Authority::Passthrough => &[],
+        }
+    }
+
+    /// Reads its file again where that has changed. A faulty one changes
+    /// nothing, and the log says so, once.
+    pub fn refresh(&self) {
+        match self {
+            Authority::Local(users) => users.refresh(),
+            Authority::Passthrough => {}
+        }
+    }
+}
+
+/// Who wants to be authenticated, for the log and for slowing down.
+#[derive(Clone, Copy, Debug)]
+pub struct Client<'a> {
+    /// Its address.
+    pub address: SocketAddr,
+    /// The session's name in the log.
+    pub session: &'a str,
+    /// The name of the listener where it came in.
+    pub listener: &'a str,
+}
+
+/// Answers AUTH for all listeners. There is one for as long as the process
+/// lives: no reload makes it forget who has failed how often.
+#[derive(Debug)]
+pub struct Authenticator {
+    guard: Guard,
+    known: Known,
+    hashing: Hashing,
+    metrics: Arc<Metrics>,
+}
+
+impl Authenticator {
+    /// One that has seen nobody yet.
+    ///
+    /// # Errors
+    /// When the machine gives no random number.
+    pub fn new(metrics: Arc<Metrics>) -> Result<Self, getrandom::Error> {
+        Ok(Self { guard: Guard::new(), known: Known::new()?, hashing: Hashing::new(), metrics })
+    }
+
+    /// The answer to one AUTH command, `attempt` being what came of it: `235
+    /// 2.7.0`, `535 5.7.8` or what the upstream says, what
+    /// [`Malformed::reply`] says, or `454 4.7.0` where nobody can tell, or
+    /// there were too many failures for it to be checked. Counts it, writes
+    /// failures to the log, and takes its time over them: to be called for
+    /// every AUTH command, and waited for before the client may say more.
+    pub async fn check(
+        &self,
+        authority: &Authority,
+        upstream: &Upstream,
+        client: Client<'_>,
+        attempt: &Result<Account, Malformed>,
+    ) -> Verdict {
+        let (verdict, pace) = match attempt {
+            Ok(credentials) => self.judge(authority, upstream, client, credentials).await,
+            Err(malformed) => self.malformed(client, *malformed).await,
+        };
+        self.metrics.authenticated(match &verdict {
+            Verdict::Accepted(_) => AuthResult::Accepted,
+            Verdict::Refused { .. } => AuthResult::Refused,
+            Verdict::Deferred(_) => AuthResult::Deferred,
+        });
+        if pace == Pace::Slow {
+            sleep(PAUSE).await;
+        }
+        verdict
+    }
+
+    async fn judge(
+        &self,
+        authority: &Authority,
+        upstream: &Upstream,
+        client: Client<'_>,
+        credentials: &Account,
+    ) -> (Verdict, Pace) {
+        let by_address = match self.guard.address(client.address.ip()).await {
+            Ok(turn) => turn,
+            Err(refusal) => return not_checked(refusal),
+        };
+        // Whoever logged in lately is not locked out by others who guess.
+        let by_user = match self.is_known(authority, upstream, credentials) {
+            true => None,
+            false => match self.guard.user(&credentials.username).await {
+                Ok(turn) => Some(turn),
+                Err(refusal) => return not_checked(refusal),
+            },
+        };
+        let verdict = match authority {
+            Authority::Local(users) => local::check(&self.known, &self.hashing, users, credentials).await,
+            Authority::Passthrough => passthrough::check(&self.known, upstream, credentials).await,
+        };
+        if !self.is_failure(&verdict, authority, upstream, credentials) {
+            return (verdict, Pace::AtOnce);
+        }
+        let user = &credentials.username;
+        tracing::info!(user, client = %client.address, session = client.session, listener = client.listener,
+            "AUTH failed");
+        if by_address.failed() == Failed::Last {
+            kept_out(client);
+        }
+        if by_user.is_some_and(|turn| turn.failed() == Failed::Last) {
+            tracing::warn!(user, client = %client.address, listener = client.listener,
+                "a user failed to log in too often; for what is left of a minute only credentials that were good lately will do");
+        }
+        (verdict, Pace::Slow)
+    }
+
+    /// Credentials that nobody can check now count where others of their user
+    /// were good lately: else an upstream that is away would leave its users
+    /// to whoever guesses what is believed meanwhile.
+    fn is_failure(
+        &self,
+        verdict: &Verdict,
+        authority: &Authority,
+        upstream: &Upstream,
+        credentials: &Account,
+    ) -> bool {
+        match (verdict, authority) {
+            (Verdict::Refused { .. }, _) => true,
+            (Verdict::Deferred(_), Authority::Passthrough) => {
+                passthrough::is_guess(&self.known, upstream, credentials)
+            }
+            (Verdict::Accepted(_) | Verdict::Deferred(_), _) => false,
+        }
+    }
+
+    /// What is malformed counts like a wrong password: else it would be a way
+    /// to keep us busy.
+    async fn malformed(&self, client: Client<'_>, malformed: Malformed) -> (Verdict, Pace) {
+        let turn = match self.guard.address(client.address.ip()).await {
+            Ok(turn) => turn,
+            Err(refusal) => return not_checked(refusal),
+        };
+        let reply = malformed.reply();
+        tracing::info!(client = %client.address, session = client.session, listener = client.listener, %reply,
+            "AUTH was malformed");
+        if turn.failed() == Failed::Last {
+            kept_out(client);
+        }
+        (Verdict::Refused { reply, challenge: None }, Pace::Slow)
+    }
+
+    fn is_known(&self, authority: &Authority, upstream: &Upstream, credentials: &Account) -> bool {
+        match authority {
+            Authority::Local(users) => local::is_known(&self.known, users, credentials),
+            Authority::Passthrough => passthrough::is_known(&self.known, upstream, credentials),
+        }
+    }
+}
+
+/// When an answer is given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Pace {
+    AtOnce,
+    /// After [`PAUSE`], with nothing held meanwhile.
+    Slow,
+}
+
+fn not_checked(refusal: Refusal) -> (Verdict, Pace) {
+    let text = match refusal {
+        Refusal::TooMany => "4.7.0 too many failures, try again in a minute",
+        Refusal::Busy => "4.7.0 too many at once, try again",
+    };
+    (Verdict::Deferred(Reply::new(454, text)), Pace::Slow)
+}
+
+fn kept_out(client: Client<'_>) {
+    tracing::warn!(client = %client.address, listener = client.listener,
+        "AUTH failed too often from this address; for a minute nothing from there is checked");
+}

@@ -9,7 +9,7 @@ use crate::upstream::{Account, Login, Upstream, UpstreamFault};
 /// whoever it lately accepted is believed, and all others hear 454. An upstream
 /// that is there and takes no AUTH at all is a mistake to be mended, no outage:
 /// then nobody is believed.
-pub async fn check(known: &Known, upstream: &Upstream, credentials: &Account) -> Verdict {
+pub(super) async fn check(known: &Known, upstream: &Upstream, credentials: &Account) -> Verdict {
     let scope = upstream.name();
     match upstream.login(credentials).await {
         Ok(Login::Accepted(reply)) => {
@@ -36,6 +36,17 @@ pub async fn check(known: &Known, upstream: &Upstream, credentials: &Account) ->
     }
 }
 
+/// Whether the upstream accepted them lately.
+pub(super) fn is_known(known: &Known, upstream: &Upstream, credentials: &Account) -> bool {
+    known.has(&upstream.name(), credentials)
+}
+
+/// Whether it accepted other credentials of this user lately: then these are
+/// likely a guess.
+pub(super) fn is_guess(known: &Known, upstream: &Upstream, credentials: &Account) -> bool {
+    !is_known(known, upstream, credentials) && known.has_user(&upstream.name(), &credentials.username)
+}
+
 fn deferred() -> Verdict {
     Verdict::Deferred(Reply::new(454, "4.7.0 the upstream can't be asked who you are, try again"))
 }
@@ -52,6 +63,7 @@ mod tests {
     use crate::config::Config;
     use crate::secret::Secret;
     use crate::smtp::sasl::{Credentials, Mechanism};
+    use crate::upstream::Access;
 
     /// An upstream that says these lines, one for each that it hears and the
     /// first unasked, and then closes.
@@ -96,7 +108,7 @@ mod tests {
     fn upstream_at(address: &str) -> Upstream {
         let text = format!("[upstream]\naddress = \"{address}\"\n");
         let config = Config::parse(&text, "m.toml", std::iter::empty()).unwrap();
-        Upstream::new(config.upstream, "relay.example".to_owned())
+        Upstream::new(config.upstream, Access::default(), "relay.example".to_owned())
     }
 
     fn ann(password: &str) -> Account {

@@ -7,7 +7,7 @@ use crate::admin;
 use crate::clock::{Clock, SystemClock};
 use crate::config;
 use crate::config::values::format_duration;
-use crate::config::{Config, Mode, Store, Strategy, TlsManner, TlsStart};
+use crate::config::{Auth, Config, Mode, Store, Strategy, TlsManner, TlsStart};
 use crate::server::Files;
 use crate::smtp::client::Capabilities;
 use crate::upstream::{Probed, Upstream};
@@ -28,6 +28,7 @@ pub fn run(args: CheckArgs) -> Result<(), CliFault> {
     let mut out = Vec::new();
     writeln!(out, "{}: valid", args.config.config.display())?;
     describe(&config, &mut out)?;
+    let token = config.admin.as_ref().and_then(admin::exposed_token);
     for warning in config.warnings().iter().chain(files.warnings()).chain(&token) {
         writeln!(out, "warning: {warning}")?;
     }
@@ -46,6 +47,11 @@ fn describe(config: &Config, out: &mut impl Write) -> std::io::Result<()> {
         let mut from: Vec<_> = listener.allow_from.iter().map(ToString::to_string).collect();
         if listener.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some()) {
             from.push("whoever has a certificate".to_owned());
+        }
+        match listener.auth {
+            Auth::Off => {}
+            Auth::Local { .. } => from.push("users with a password".to_owned()),
+            Auth::Passthrough => from.push("whoever the upstream knows".to_owned()),
         }
         let tls = match listener.tls.as_ref().map(|tls| tls.start) {
             None => "",
@@ -163,5 +169,14 @@ mod tests {
                store      sled in data\n  \
                dedup      header, event, content, remembered for 7d (content 15m)\n"
         );
+        for (auth, who) in [("local", "users with a password"), ("passthrough", "whoever the upstream knows")]
+        {
+            let listener = format!("[[listener]]\nauth = \"{auth}\"\nallow_from = []");
+            let config = Config::parse(&format!("{text}{listener}"), "m.toml", std::iter::empty()).unwrap();
+            let mut out = Vec::new();
+            describe(&config, &mut out).unwrap();
+            let out = String::from_utf8(out).unwrap();
+            assert!(out.contains(&format!("(submission), relays for {who}\n")), "{out}");
+        }
     }
 }

@@ -4,6 +4,7 @@ pub mod check;
 pub mod demo;
 pub mod dev_cert;
 pub mod explain;
+pub mod hash_password;
 
 pub mod keys;
 pub mod reach;
@@ -82,6 +83,11 @@ pub enum Command {
     /// Starts a sink and a proxy on free ports, shows that one e-mail arrived and how the other 31
     /// attempts were answered, then keeps running and prints what to try next.
     Demo(demo::DemoArgs),
+    /// Hash a password for the file of users
+    ///
+    /// Asks for it twice on a terminal, else takes the first line of standard input. Prints its
+    /// argon2id hash and nothing else.
+    HashPassword(hash_password::HashPasswordArgs),
     /// Make a CA and a server certificate for trying TLS out
     ///
     /// For localhost, 127.0.0.1, ::1 and this machine's name. Overwrites nothing, and prints what to
@@ -228,6 +234,7 @@ fn dispatch(command: Command) -> Result<(), CliFault> {
         Command::Stats(args) => stats::run(&args),
         Command::Sink(args) => sink::run(&args),
         Command::Demo(args) => demo::run(&args),
+        Command::HashPassword(args) => hash_password::run(args),
         Command::DevCert(args) => dev_cert::run(&args),
     }
 }

@@ -11,6 +11,7 @@ pub enum Auth {
     /// By a password, which we check.
     Local {
         /// The file with the users and what their passwords are checked against.
+        /// It is read where it is used, not here.
         users: NamedFile,
     },
     /// As the upstream wants it: it is asked, and its answer given back.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::section::Section;
 use super::values::{covers_the_world, format_duration};
-use super::{AddressFrom, Admin, Dedup, Limits, Listener, Rule, Strategy};
+use super::{AddressFrom, Admin, Auth, Dedup, Limits, Listener, Rule, Strategy};
 
 /// A listener must not be an open relay, nor stand twice.
 pub(super) fn listener(section: &Section<'_>, listener: &Listener, earlier: &[Listener]) {
@@ -19,11 +19,17 @@ pub(super) fn listener(section: &Section<'_>, listener: &Listener, earlier: &[Li
         section.fault("address", &what);
     }
     if !listener.address.ip().is_loopback() && covers_the_world(&listener.allow_from) {
-        let what = format!(
-            "an open relay: {} is not loopback, there is no AUTH, and these networks let the whole world in; \
-             list only those that may relay",
-            listener.address
-        );
+        let address = listener.address;
+        let what = match listener.auth {
+            Auth::Off => format!(
+                "an open relay: {address} is not loopback, there is no AUTH, and these networks let the whole world \
+                 in; list only those that may relay"
+            ),
+            Auth::Local { .. } | Auth::Passthrough => format!(
+                "an open relay: {address} is not loopback, and these networks let the whole world relay without AUTH; \
+                 write [] to let in nobody but who is authenticated"
+            ),
+        };
         section.fault("allow_from", &what);
     }
     if !listener.address.ip().is_loopback() && covers_the_world(&listener.proxy_from) {

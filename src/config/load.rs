@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+mod auth;
 mod dedup;
 mod tls;
 mod upstream;
@@ -115,14 +116,11 @@ fn listeners(root: &Section<'_>) -> Vec<Listener> {
 
 fn listener(section: &Section<'_>) -> Listener {
     let tls = tls::tls(section);
-    section.later("auth", "\"off\"", |node| is_text(node, "off"));
-    // It means nothing while AUTH is off, and may stay in a file where that is
-    // only switched off for now.
-    section.get("users", String::new(), text);
+    let auth = auth::auth(section);
     let loopback = ["127.0.0.0/8", "::1/128"].into_iter().filter_map(values::parse_network).collect();
-    // Where clients have certificates, there may be nobody to let in by address.
-    let by_certificate = tls.as_ref().is_some_and(|tls| tls.client_ca.is_some());
-    let allow_from = |node: &Node| match by_certificate {
+    // Where clients prove who they are, there may be nobody to let in by address.
+    let by_name = auth != Auth::Off || tls.as_ref().is_some_and(|tls| tls.client_ca.is_some());
+    let allow_from = |node: &Node| match by_name {
         true => list_of(network)(node),
         false => some_of(network, "without AUTH nobody could relay")(node),
     };
@@ -132,7 +130,7 @@ fn listener(section: &Section<'_>) -> Listener {
         allow_from: section.get("allow_from", loopback, allow_from),
         tenant_header: section.get("tenant_header", None, optional_header),
         tls,
-        auth: Auth::Off,
+        auth,
         proxy_from: proxy_from(section),
     }
 }

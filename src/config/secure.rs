@@ -3,8 +3,6 @@
 use super::{KeyPair, NamedFile};
 use crate::secret::Secret;
 
-use crate::secret::Secret;
-
 /// TLS towards the upstream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UpstreamTls {

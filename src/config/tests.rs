@@ -44,7 +44,7 @@ fn the_example_shows_every_key_that_this_version_takes() {
     let example = include_str!("../../config/mailonce.toml");
     let reader = Reader::new("m.toml");
     load::parse_with(UPSTREAM, &reader, std::iter::empty()).unwrap();
-    let later = ["listener.auth", "listener.users", "store.url"];
+    let later = ["store.url"];
     let known = reader.known();
     assert!(known.len() > 60, "{known:?}");
     for key in known.iter().filter(|key| !later.contains(&key.as_str())) {
@@ -277,6 +277,16 @@ fn an_open_relay_does_not_start() {
         // On loopback nobody from outside gets in.
         parse(&format!("[[listener]]\nallow_from = [{world}]\n{UPSTREAM}")).unwrap();
     }
+    // With the world among those who need no AUTH, it is as good as off.
+    for (auth, world) in [("local", "\"0.0.0.0/0\""), ("passthrough", "\"0.0.0.0/1\", \"128.0.0.0/1\"")] {
+        let listener = format!("[[listener]]\nauth = \"{auth}\"\nallow_from = [{world}]\n");
+        assert_eq!(
+            faults(&format!("{listener}address = \"0.0.0.0:25\"")),
+            "m.toml:3: listener.allow_from: an open relay: 0.0.0.0:25 is not loopback, and these networks let the whole \
+             world relay without AUTH; write [] to let in nobody but who is authenticated"
+        );
+        parse(&format!("{listener}{UPSTREAM}")).unwrap();
+    }
     parse(&format!(
         "[[listener]]\naddress = \"0.0.0.0:25\"\nallow_from = [\"10.0.0.0/8\", \"192.0.2.7\"]\n{UPSTREAM}"
     ))
@@ -379,6 +389,33 @@ fn whose_proxy_header_is_believed_must_be_said() {
 }
 
 #[test]
+fn auth_is_off_or_ours_or_the_upstreams() {
+    let listener =
+        |lines: &str| parse(&format!("[[listener]]\n{lines}\n{UPSTREAM}")).unwrap().listeners.remove(0);
+    assert_eq!(listener("users = \"u.toml\"").auth, Auth::Off, "it is off unless it is turned on");
+    assert_eq!(listener("auth = \"passthrough\"").auth, Auth::Passthrough);
+    let users = |path: &str, named_by: &str| Auth::Local {
+        users: NamedFile { path: path.into(), named_by: format!("m.toml:{named_by}: listener.users") },
+    };
+    assert_eq!(listener("auth = \"local\"").auth, users("config/users.toml", "1"));
+    assert_eq!(listener("auth = \"local\"\nusers = \"u.toml\"").auth, users("u.toml", "3"));
+    for auth in ["local", "passthrough"] {
+        let nobody = listener(&format!("auth = \"{auth}\"\nallow_from = []"));
+        assert_eq!(nobody.allow_from, [], "nobody without AUTH");
+        let here = listener(&format!("auth = \"{auth}\"\naddress = \"0.0.0.0:25\""));
+        assert_eq!(here.allow_from, listener("").allow_from, "the default does not change");
+    }
+    assert_eq!(
+        faults("[[listener]]\nauth = \"on\""),
+        "m.toml:2: listener.auth: \"on\" is not offered here; write off or local or passthrough"
+    );
+    assert_eq!(
+        faults("[[listener]]\nauth = \"local\"\nusers = \"\""),
+        "m.toml:3: listener.users: \"\" is not a path; write one such as \"data\""
+    );
+}
+
+#[test]
 fn keys_of_later_versions_are_taken_only_while_they_are_off() {
     let off = "[[listener]]\ntls = \"off\"\nrequire_tls = false\nauth = \"off\"\nproxy_protocol = false\n\
                proxy_from = []\ncertificate = \"certs/server.pem\"\nprivate_key = \"k\"\nclient_ca = \"\"\nusers = \"u\"\n\
@@ -386,10 +423,7 @@ fn keys_of_later_versions_are_taken_only_while_they_are_off() {
                password_file = \"\"\n[store]\nurl = \"\"\n\
                [admin]\naddress = \"\"\ntoken_file = \"data/admin.token\"\n";
     assert_eq!(parse(off).unwrap().admin, None);
-    let cases = [
-        ("[[listener]]\nauth = \"local\"", "m.toml:2: listener.auth", "\"off\""),
-        ("[store]\nurl = \"postgres://\"", "m.toml:2: store.url", "\"\""),
-    ];
+    let cases = [("[store]\nurl = \"postgres://\"", "m.toml:2: store.url", "\"\"")];
     for (text, place, instead) in cases {
         let want = format!("{place}: this version does not offer it yet; leave it out or write {instead}");
         assert_eq!(faults(text), want);

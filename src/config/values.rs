@@ -149,6 +149,12 @@ pub fn host_of(address: &str) -> &str {
     host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host)
 }
 
+/// Whether a `host:port` is on this machine.
+pub(super) fn is_loopback(address: &str) -> bool {
+    let host = host_of(address);
+    host.eq_ignore_ascii_case("localhost") || host.parse().is_ok_and(|ip: IpAddr| ip.is_loopback())
+}
+
 /// The machine's own name, where it is a usable one.
 pub fn machine_name() -> String {
     let name = rustix::system::uname().nodename().to_string_lossy().into_owned();

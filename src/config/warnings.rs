@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use super::values::format_duration;
-use super::{Config, Dedup, Glob, Listener, Mode, Rule, Scope, Strategy};
+use super::values::{format_duration, is_loopback};
+use super::{Auth, Config, Dedup, Glob, Listener, Mode, Rule, Scope, Strategy};
 
 /// Retries of common job queues are over after this long (Celery's default,
 /// three of them three minutes apart, is the shortest): a window below it lets
@@ -12,10 +12,11 @@ const RETRIES: Duration = Duration::from_secs(10 * 60);
 
 impl Config {
     /// One line for each thing to think over: listeners that others reach in
-    /// clear, rules that can never match, and windows shorter than usual
-    /// retries take.
+    /// clear, AUTH that nobody can use or that gives passwords away, rules that
+    /// can never match, and windows shorter than usual retries take.
     pub fn warnings(&self) -> Vec<String> {
         let mut warnings: Vec<String> = self.listeners.iter().filter_map(in_clear).collect();
+        warnings.extend(self.auth());
         warnings.extend(short_windows("dedup", &self.dedup));
         warnings.extend(broad_scope("dedup", &self.dedup));
         for (index, rule) in self.rules.iter().enumerate() {
@@ -38,6 +39,24 @@ impl Config {
         warnings
     }
 
+    fn auth(&self) -> Vec<String> {
+        let mut warnings = Vec::new();
+        let secured = self.upstream.tls.as_ref().is_some_and(|tls| tls.manner.verifies());
+        let elsewhere = self.upstream.addresses.iter().find(|address| !secured && !is_loopback(address));
+        for listener in &self.listeners {
+            let what = format!("listener {:?}", listener.name);
+            if listener.auth == Auth::Passthrough
+                && let Some(address) = elsewhere
+            {
+                warnings.push(format!(
+                    "{what}: auth = \"passthrough\": the passwords of clients could be read on their way to {address}; \
+                     write upstream.tls = \"starttls\" or \"implicit\""
+                ));
+            }
+        }
+        warnings
+    }
+
     /// Why nothing can match a rule.
     fn never(&self, rule: &Rule, earlier: &[Rule]) -> Option<String> {
         if let Some(other) = earlier.iter().find(|other| other.matches.covers(&rule.matches)) {
@@ -49,13 +68,12 @@ impl Config {
         if !named(&rule.matches.listener) {
             return Some("no listener has such a name".to_owned());
         }
-        // Without a field or a certificate for it, the tenant is the listener's name.
+        // Without a field, a user or a certificate, the tenant is the listener's name.
         let by_certificate =
             |listener: &Listener| listener.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some());
-        let only_names = self
-            .listeners
-            .iter()
-            .all(|listener| listener.tenant_header.is_none() && !by_certificate(listener));
+        let by_name = |listener: &Listener| listener.auth != Auth::Off || by_certificate(listener);
+        let only_names =
+            self.listeners.iter().all(|listener| listener.tenant_header.is_none() && !by_name(listener));
         if only_names && !named(&rule.matches.tenant) {
             return Some(
                 "no listener has such a name, nor a tenant_header to name another tenant".to_owned(),
@@ -66,11 +84,12 @@ impl Config {
 }
 
 fn in_clear(listener: &Listener) -> Option<String> {
-    let Listener { name, address, tls, .. } = listener;
+    let Listener { name, address, tls, auth, .. } = listener;
     (tls.is_none() && !address.ip().is_loopback()).then(|| {
+        let also = if *auth == Auth::Off { "" } else { ", and AUTH is offered to nobody but clients on this machine" };
         format!(
             "listener {name:?}: {address} is not loopback, and there is no TLS: mail can be read and changed on \
-             its way here; name a certificate and its private_key"
+             its way here{also}; name a certificate and its private_key"
         )
     })
 }
@@ -165,6 +184,34 @@ mod tests {
         let by_certificate =
             "[[listener]]\ntls = \"implicit\"\ncertificate = \"c\"\nprivate_key = \"k\"\nclient_ca = \"a\"\n";
         assert_eq!(warnings(&format!("{by_certificate}{}", rule("a", "tenant = \"s\""))), [""; 0]);
+        // Users are tenants, and only the upstream or a file knows them.
+        let by_auth = "[[listener]]\nauth = \"local\"\n";
+        assert_eq!(warnings(&format!("{by_auth}{}", rule("a", "tenant = \"s\""))), [""; 0]);
+    }
+
+    #[test]
+    fn auth_that_nobody_can_use_is_told() {
+        let clear = "listener \"submission\": AUTH is offered only over TLS, and without only to clients on this machine, \
+                     but tls is \"off\"; write \"starttls\" or \"implicit\"";
+        let listener = |lines: &str| warnings(&format!("[[listener]]\n{lines}"));
+        assert_eq!(listener("auth = \"local\"\naddress = \"0.0.0.0:25\""), [clear]);
+        assert_eq!(listener("auth = \"local\""), [""; 0], "on loopback it is of use");
+        assert_eq!(listener("address = \"0.0.0.0:25\""), [""; 0]);
+        let tls = "tls = \"starttls\"\ncertificate = \"c\"\nprivate_key = \"k\"";
+        assert_eq!(listener(&format!("auth = \"local\"\naddress = \"0.0.0.0:25\"\n{tls}")), [""; 0]);
+    }
+
+    #[test]
+    fn passwords_of_clients_that_could_be_read_on_their_way_are_told() {
+        let told = |upstream: &str| {
+            let text = format!("[upstream]\n{upstream}\n[[listener]]\nauth = \"passthrough\"");
+            Config::parse(&text, "m.toml", std::iter::empty()).unwrap().warnings()
+        };
+        let warning = "listener \"submission\": auth = \"passthrough\": the passwords of clients could be read on their way \
+                       to b.test:25; write upstream.tls = \"starttls\" or \"implicit\"";
+        assert_eq!(told("address = [\"127.0.0.1:25\", \"b.test:25\"]"), [warning]);
+        assert_eq!(told("address = \"b.test:25\"\ntls = \"opportunistic\""), [warning]);
+        assert_eq!(told("address = [\"127.0.0.1:25\", \"[::1]:25\", \"LOCALHOST:25\"]"), [""; 0]);
     }
 
     #[test]

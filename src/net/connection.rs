@@ -175,8 +175,8 @@ impl Connection {
             return Ok(());
         };
         let attempt = attempt.map(Arc::new);
-        let asking = Asking {
-            client: self.source.client,
+        let client = auth::Client {
+            address: self.source.client,
             listener: &self.source.listener,
             session: &self.source.session,
         };

@@ -50,7 +50,8 @@ async fn admit(shared: Arc<Shared>, mut stream: TcpStream, address: SocketAddr, 
     let Some(place) = shared.gate.enter(&live.limits) else {
         return no_place(stream, address, port).await;
     };
-    let Some((Ends { client, local }, names)) = ends(&shared, &live.limits, &mut stream, address, port).await else {
+    let Some((Ends { client, local }, names)) = ends(&shared, &live.limits, &mut stream, address, port).await
+    else {
         return;
     };
     let Some(place) = place.taken_by(client.ip(), &live.limits) else {

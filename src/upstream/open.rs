@@ -182,8 +182,7 @@ impl Opening<'_> {
             return Err(UpstreamFault::Tls { at: self.at(Phase::Tls), error });
         };
         let (stream, took) = self.shake_hands(stream, tls).await?;
-        let mut connection =
-            Box::new(Connection::secured(stream, self.address.clone(), self.timeouts));
+        let mut connection = Box::new(Connection::secured(stream, self.address.clone(), self.timeouts));
         connection.introduce(self.hostname).await?;
         Ok(Opened { connection, handshake: Some(took), welcome: None })
     }

@@ -13,6 +13,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::access::Access;
+use super::auth::Account;
 use super::connection::{Connection, Incomplete};
 use super::fault::{Phase, UpstreamFault};
 use super::health::Health;

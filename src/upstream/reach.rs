@@ -86,8 +86,15 @@ impl Shared {
     }
 
     fn opening<'a>(&'a self, address: &'a Address, party: Party<'a>, deadline: Deadline) -> Opening<'a> {
-        let (settings, seen) = (&self.settings, &self.capabilities);
-        Opening { address: &address.name, hostname: &self.hostname, settings, party, deadline, seen }
+        Opening {
+            address: &address.name,
+            hostname: &self.hostname,
+            access: &self.access,
+            timeouts: self.settings.timeouts,
+            party,
+            deadline,
+            seen: &self.capabilities,
+        }
     }
 
     /// An account that was refused for good has no use for what is kept.

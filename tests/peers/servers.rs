@@ -1,5 +1,7 @@
 //! Servers that others wrote, each with a directory and a port of its own.
 
+#![allow(dead_code, reason = "each test file uses its part of this")]
+
 use std::fmt::Write as _;
 use std::io::Write as _;
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -100,7 +102,7 @@ pub(crate) struct Postfix {
     address: SocketAddr,
     directory: TempDir,
     /// What SASL reads.
-    sasl: Option<TempDir>,
+    _sasl: Option<TempDir>,
 }
 
 const SERVICES: &str = "\
@@ -163,7 +165,7 @@ impl Postfix {
             ("smtpd_relay_restrictions", "permit_sasl_authenticated, reject".to_owned()),
             ("smtpd_recipient_restrictions", "permit_sasl_authenticated, reject".to_owned()),
         ]);
-        server.sasl = Some(config);
+        server._sasl = Some(config);
         server
     }
 
@@ -212,7 +214,7 @@ impl Postfix {
         let mut chown = Command::new("chown");
         chown.arg("postfix").arg(path.join("data"));
         assert!(bounded(chown).status.success(), "there is no user postfix: apt-get install postfix");
-        let server = Self { postfix, address, directory, sasl: None };
+        let server = Self { postfix, address, directory, _sasl: None };
         server.command("start");
         until("Postfix listens", || TcpStream::connect(address).ok());
         server

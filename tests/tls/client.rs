@@ -1,6 +1,6 @@
 //! A client that speaks TLS and says what it is told.
 
-#![allow(unreachable_pub, reason = "the test file beside it uses it")]
+#![allow(dead_code, unreachable_pub, reason = "each test file uses its part of this")]
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};

@@ -1,6 +1,6 @@
 //! A CA of the test's own, and what it signs.
 
-#![allow(unreachable_pub, reason = "the test file beside it uses it")]
+#![allow(dead_code, unreachable_pub, reason = "each test file uses its part of this")]
 
 use std::path::{Path, PathBuf};
 

@@ -1,6 +1,5 @@
 //! `[upstream]`: where mail goes, how it is secured, and who we are there.
 
-use std::net::IpAddr;
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -10,7 +9,7 @@ use super::super::convert::{
     positive_duration, secret, text,
 };
 use super::super::section::Section;
-use super::super::values::host_of;
+use super::super::values::is_loopback;
 use super::super::{
     Credentials, KeyPair, NamedFile, Password, TlsManner, Upstream, UpstreamTimeouts, UpstreamTls,
 };
@@ -31,7 +30,7 @@ impl Written {
     /// What holds where nothing is written: mail does not leave this machine
     /// in clear unless somebody has said so.
     fn for_addresses(addresses: &[String]) -> Self {
-        if addresses.iter().all(|address| is_here(address)) { Written::Off } else { Written::StartTls }
+        if addresses.iter().all(|address| is_loopback(address)) { Written::Off } else { Written::StartTls }
     }
 
     fn manner(self) -> Option<TlsManner> {
@@ -145,16 +144,10 @@ fn credentials(
 /// Credentials must not travel where anybody may read them.
 fn in_clear(section: &Section<'_>, manner: Option<TlsManner>, addresses: &[String]) {
     let secured = manner.is_some_and(TlsManner::verifies);
-    if let Some(address) = addresses.iter().find(|address| !secured && !is_here(address)) {
+    if let Some(address) = addresses.iter().find(|address| !secured && !is_loopback(address)) {
         let what = format!(
             "the password could be read on its way to {address}; write tls = \"starttls\" or \"implicit\""
         );
         section.fault("username", &what);
     }
-}
-
-/// Whether an address is on this machine, whatever the network does.
-fn is_here(address: &str) -> bool {
-    let host = host_of(address);
-    host.eq_ignore_ascii_case("localhost") || host.parse().is_ok_and(|ip: IpAddr| ip.is_loopback())
 }

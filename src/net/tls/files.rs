@@ -1,7 +1,5 @@
 //! From the files of a listener to what rustls works with.
 
-use std::os::unix::fs::MetadataExt;
-use std::path::Path;
 use std::sync::Arc;
 
 use rustls::client::verify_server_name;
@@ -16,7 +14,7 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::clock::Timestamp;
 use crate::config::{KeyPair, ListenerTls, NamedFile};
-use crate::files::{FileFault, certificates, exposed, private_key, roots};
+use crate::files::{FileFault, FileStamp, certificates, exposed, private_key, roots, stamp};
 
 /// What the files make together.
 pub(super) struct Loaded {
@@ -136,25 +134,13 @@ fn has_name(key: &CertifiedKey, name: &ServerName<'_>) -> bool {
     certificate.is_ok_and(|certificate| verify_server_name(&certificate, name).is_ok())
 }
 
-/// How the files looked: whatever replaces or writes one changes its stamp.
+/// How the files looked.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Stamps(Vec<Option<Stamp>>);
-
-#[derive(Debug, PartialEq, Eq)]
-struct Stamp {
-    modified: (i64, i64),
-    size: u64,
-    inode: u64,
-}
+pub(super) struct Stamps(Vec<Option<FileStamp>>);
 
 impl Stamps {
     pub(super) fn of(settings: &ListenerTls) -> Self {
         let pairs = settings.key_pairs.iter().flat_map(|pair| [&pair.certificate, &pair.private_key]);
-        Self(pairs.chain(&settings.client_ca).map(|file| stamp(&file.path)).collect())
+        Self(pairs.chain(&settings.client_ca).map(stamp).collect())
     }
-}
-
-fn stamp(path: &Path) -> Option<Stamp> {
-    let seen = std::fs::metadata(path).ok()?;
-    Some(Stamp { modified: (seen.mtime(), seen.mtime_nsec()), size: seen.size(), inode: seen.ino() })
 }

@@ -7,7 +7,7 @@ mod name;
 mod tests;
 
 use std::io;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
 use rustls::ServerConfig;

@@ -11,8 +11,11 @@ use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConnection};
 use tempfile::TempDir;
 
+use std::sync::Arc;
+
 use super::*;
 use crate::config::{KeyPair, NamedFile};
+use crate::net::port::Port;
 
 /// 2026-11-21.
 const NOW: Timestamp = Timestamp::from_millis(1_795_248_900_000);

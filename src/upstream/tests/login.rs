@@ -4,7 +4,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use tokio::join;
 
-use super::super::{Account, Login, Phase, Upstream, UpstreamFault};
+use super::super::{Access, Account, Login, Phase, Upstream, UpstreamFault};
 use super::pooling::pass;
 use super::*;
 use crate::secret::Secret;
@@ -32,7 +32,7 @@ pub(super) const OFFER: &str = "250-hello\r\n250-PIPELINING\r\n250 AUTH PLAIN\r\
 
 fn upstream(fars: &[&Far]) -> Upstream {
     let addresses: Vec<&str> = fars.iter().map(|far| far.address.as_str()).collect();
-    Upstream::new(settings(&addresses), "relay.example".to_owned())
+    Upstream::new(settings(&addresses), Access::default(), "relay.example".to_owned())
 }
 
 /// What the upstream hears and says to AUTH, and what comes of it.

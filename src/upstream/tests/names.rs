@@ -8,14 +8,16 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::join;
 use tokio::task::JoinSet;
 
-use super::super::{Account, Completion, Login, Phase, Prepared, Transaction, Upstream, UpstreamFault};
+use super::super::{
+    Access, Account, Completion, Login, Phase, Prepared, Transaction, Upstream, UpstreamFault,
+};
 use super::login::{ANN, OFFER, account, ann};
 use super::pooling::{finish, ready, replied, take};
 use super::*;
 use crate::smtp::sasl::{Credentials, Mechanism};
 
 fn upstream(far: &Far) -> Upstream {
-    Upstream::new(settings(&[&far.address]), "relay.example".to_owned())
+    Upstream::new(settings(&[&far.address]), Access::default(), "relay.example".to_owned())
 }
 
 fn line_of(account: &Account) -> String {
