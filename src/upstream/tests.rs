@@ -40,6 +40,9 @@ const TIMEOUTS: UpstreamTimeouts = UpstreamTimeouts {
     completion: Duration::from_secs(600),
 };
 
+/// How long a test waits for what must come.
+const PATIENCE: Duration = Duration::from_secs(60);
+
 fn envelope() -> Envelope {
     let recipient = |text| Recipient::new(Path::parse(text).unwrap());
     Envelope {
@@ -131,7 +134,8 @@ impl Far {
     }
 
     async fn accept(&self) -> Peer<TcpStream> {
-        let (stream, _) = self.listener.accept().await.unwrap();
+        let accept = tokio::time::timeout(PATIENCE, self.listener.accept());
+        let (stream, _) = accept.await.expect("nobody connects").unwrap();
         // What is said arrives at once, and not when the last was acknowledged.
         stream.set_nodelay(true).unwrap();
         Peer { stream }

@@ -7,6 +7,7 @@ use base64::engine::general_purpose::STANDARD;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::join;
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 
 use super::super::{
     Access, Account, Completion, Login, Phase, Prepared, Transaction, Upstream, UpstreamFault,
@@ -178,7 +179,7 @@ async fn a_withdrawn_password_is_refused_though_its_connection_is_kept() {
     assert!(matches!(ask("454 later\r\n").await, Login::Deferred(_)));
     assert_eq!(upstream.idle_connections(), 2);
     assert!(matches!(ask("535 no\r\n").await, Login::Refused { .. }));
-    anns.hear_last("QUIT\r\n").await;
+    timeout(PATIENCE, anns.hear_last("QUIT\r\n")).await.expect("it is kept");
     assert_eq!(upstream.idle_connections(), 1, "bob's");
 }
 
@@ -273,15 +274,18 @@ async fn whatever_fails_mail_goes_in_the_name_of_its_sender() {
     }
     let mut watched = JoinSet::new();
     let mut number = 0;
-    while !clients.is_empty() {
-        tokio::select! {
-            accepted = far.listener.accept() => {
-                number += 1;
-                watched.spawn(watch(accepted.unwrap().0, number));
+    let all = async {
+        while !clients.is_empty() {
+            tokio::select! {
+                accepted = far.listener.accept() => {
+                    number += 1;
+                    watched.spawn(watch(accepted.unwrap().0, number));
+                }
+                Some(ended) = clients.join_next() => ended.unwrap(),
             }
-            Some(ended) = clients.join_next() => ended.unwrap(),
         }
-    }
+    };
+    timeout(PATIENCE, all).await.expect("clients hang");
     upstream.close().await;
     drop(upstream);
     let strangers: HashSet<String> = watched.join_all().await.into_iter().flatten().collect();
