@@ -45,7 +45,7 @@ impl Port {
                 Err(fault) => faults.push(fault),
             }
         }
-        FileFault::all(faults).map_or(Ok(ports), Err)
+        faults.into_iter().reduce(FileFault::and).map_or(Ok(ports), Err)
     }
 
     /// TLS, where it begins before the greeting.
