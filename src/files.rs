@@ -31,10 +31,10 @@ impl FileFault {
         Self(format!("{}: {}: {what}", file.named_by, file.path.display()))
     }
 
-    /// All of several; `None` where there is none.
-    pub fn all(faults: impl IntoIterator<Item = FileFault>) -> Option<Self> {
-        let lines: Vec<String> = faults.into_iter().map(|fault| fault.0).collect();
-        (!lines.is_empty()).then(|| Self(lines.join("\n")))
+    /// Both, each with lines of its own.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        Self(format!("{self}\n{other}"))
     }
 }
 

@@ -61,7 +61,7 @@ impl Files {
         match (Port::all(&config.listeners, now), Access::load(&config.upstream)) {
             (Ok(ports), Ok(access)) => Ok(Self { ports, access }),
             (Err(fault), Ok(_)) | (Ok(_), Err(fault)) => Err(fault),
-            (Err(ports), Err(access)) => Err(FileFault::all([ports, access.clone()]).unwrap_or(access)),
+            (Err(ports), Err(access)) => Err(ports.and(access)),
         }
     }
 

@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::section::Section;
-use super::values::{covers_the_world, format_duration};
-use super::{AddressFrom, Admin, Auth, Dedup, Limits, Listener, Rule, Strategy};
+use super::values::{covers_the_world, format_duration, is_loopback};
+use super::{AddressFrom, Admin, Auth, Dedup, Limits, Listener, Rule, Strategy, Upstream};
 
 /// A listener must not be an open relay, nor stand twice.
 pub(super) fn listener(section: &Section<'_>, listener: &Listener, earlier: &[Listener]) {
@@ -39,6 +39,19 @@ pub(super) fn listener(section: &Section<'_>, listener: &Listener, earlier: &[Li
             listener.address
         );
         section.fault("proxy_from", &what);
+    }
+}
+
+/// The passwords of clients must not travel where anybody may read them.
+pub(super) fn passthrough(section: &Section<'_>, listener: &Listener, upstream: &Upstream) {
+    let secured = upstream.tls.as_ref().is_some_and(|tls| tls.manner.verifies());
+    let elsewhere = upstream.addresses.iter().find(|address| !secured && !is_loopback(address));
+    if let (Auth::Passthrough, Some(address)) = (&listener.auth, elsewhere) {
+        let what = format!(
+            "the passwords of clients could be read on their way to {address}; write upstream.tls = \"starttls\" or \
+             \"implicit\""
+        );
+        section.fault("auth", &what);
     }
 }
 

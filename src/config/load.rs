@@ -76,11 +76,12 @@ pub(super) fn parse_with(
 fn read(root: Section<'_>) -> Config {
     let hostname = root.get("hostname", None, |node| domain(node).map(Some));
     let drain = root.get("drain", Duration::from_secs(30), duration);
-    let listeners = listeners(&root);
+    let upstream = upstream::upstream(root.table("upstream"));
+    let listeners = listeners(&root, &upstream);
     let mut config = Config {
         hostname: hostname.unwrap_or_else(values::machine_name),
         drain,
-        upstream: upstream::upstream(root.table("upstream")),
+        upstream,
         store: store(root.table("store")),
         dedup: dedup::dedup(root.table("dedup")),
         rules: Vec::new(),
@@ -94,7 +95,7 @@ fn read(root: Section<'_>) -> Config {
     config
 }
 
-fn listeners(root: &Section<'_>) -> Vec<Listener> {
+fn listeners(root: &Section<'_>, upstream: &Upstream) -> Vec<Listener> {
     let sections = match root.tables("listener") {
         None => vec![root.absent("listener")],
         Some(sections) => {
@@ -108,6 +109,7 @@ fn listeners(root: &Section<'_>) -> Vec<Listener> {
     for section in sections {
         let listener = listener(&section);
         check::listener(&section, &listener, &listeners);
+        check::passthrough(&section, &listener, upstream);
         section.close();
         listeners.push(listener);
     }

@@ -389,6 +389,27 @@ fn whose_proxy_header_is_believed_must_be_said() {
 }
 
 #[test]
+fn passwords_of_clients_do_not_travel_in_clear() {
+    let through = |upstream: &str| {
+        let text = format!("[upstream]\n{upstream}\n[[listener]]\nauth = \"passthrough\"");
+        Config::parse(&text, "m.toml", std::iter::empty()).map(|_| ()).map_err(|fault| fault.to_string())
+    };
+    for open in [
+        "address = [\"127.0.0.1:25\", \"b.test:25\"]\ntls = \"off\"",
+        "address = \"b.test:25\"\ntls = \"opportunistic\"",
+    ] {
+        assert_eq!(
+            through(open).unwrap_err(),
+            "m.toml:5: listener.auth: the passwords of clients could be read on their way to b.test:25; write \
+             upstream.tls = \"starttls\" or \"implicit\""
+        );
+    }
+    for safe in ["address = \"b.test:25\"", "address = [\"127.0.0.1:25\", \"[::1]:25\", \"LOCALHOST:25\"]"] {
+        assert_eq!(through(safe), Ok(()));
+    }
+}
+
+#[test]
 fn auth_is_off_or_ours_or_the_upstreams() {
     let listener =
         |lines: &str| parse(&format!("[[listener]]\n{lines}\n{UPSTREAM}")).unwrap().listeners.remove(0);

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::values::{format_duration, is_loopback};
+use super::values::format_duration;
 use super::{Auth, Config, Dedup, Glob, Listener, Mode, Rule, Scope, Strategy};
 
 /// Retries of common job queues are over after this long (Celery's default,
@@ -12,11 +12,10 @@ const RETRIES: Duration = Duration::from_secs(10 * 60);
 
 impl Config {
     /// One line for each thing to think over: listeners that others reach in
-    /// clear, AUTH that nobody can use or that gives passwords away, rules that
-    /// can never match, and windows shorter than usual retries take.
+    /// clear, rules that can never match, and windows shorter than usual
+    /// retries take.
     pub fn warnings(&self) -> Vec<String> {
         let mut warnings: Vec<String> = self.listeners.iter().filter_map(in_clear).collect();
-        warnings.extend(self.auth());
         warnings.extend(short_windows("dedup", &self.dedup));
         warnings.extend(broad_scope("dedup", &self.dedup));
         for (index, rule) in self.rules.iter().enumerate() {
@@ -34,24 +33,6 @@ impl Config {
                     };
                     warnings.extend(own(short_windows).into_iter().chain(own(broad_scope)));
                 }
-            }
-        }
-        warnings
-    }
-
-    fn auth(&self) -> Vec<String> {
-        let mut warnings = Vec::new();
-        let secured = self.upstream.tls.as_ref().is_some_and(|tls| tls.manner.verifies());
-        let elsewhere = self.upstream.addresses.iter().find(|address| !secured && !is_loopback(address));
-        for listener in &self.listeners {
-            let what = format!("listener {:?}", listener.name);
-            if listener.auth == Auth::Passthrough
-                && let Some(address) = elsewhere
-            {
-                warnings.push(format!(
-                    "{what}: auth = \"passthrough\": the passwords of clients could be read on their way to {address}; \
-                     write upstream.tls = \"starttls\" or \"implicit\""
-                ));
             }
         }
         warnings
@@ -152,6 +133,12 @@ mod tests {
         let told = listener("address = \"192.0.2.1:25\"");
         let want = "listener \"in\": 192.0.2.1:25 is not loopback, and there is no TLS: ";
         assert!(told.len() == 1 && told[0].starts_with(want), "{told:?}");
+        assert!(!told[0].contains("AUTH"));
+        let told = listener("address = \"0.0.0.0:25\"\ntls = \"off\"\nauth = \"local\"");
+        assert!(
+            told.len() == 1 && told[0].contains("AUTH is offered to nobody but clients on this machine"),
+            "{told:?}"
+        );
         assert_eq!(listener("address = \"0.0.0.0:25\"\ntls = \"off\"\ncertificate = \"c\"").len(), 1);
         assert_eq!(listener("address = \"[::1]:25\""), [""; 0]);
         let tls = "address = \"192.0.2.1:25\"\ncertificate = \"c\"\nprivate_key = \"k\"";
@@ -187,31 +174,6 @@ mod tests {
         // Users are tenants, and only the upstream or a file knows them.
         let by_auth = "[[listener]]\nauth = \"local\"\n";
         assert_eq!(warnings(&format!("{by_auth}{}", rule("a", "tenant = \"s\""))), [""; 0]);
-    }
-
-    #[test]
-    fn auth_that_nobody_can_use_is_told() {
-        let clear = "listener \"submission\": AUTH is offered only over TLS, and without only to clients on this machine, \
-                     but tls is \"off\"; write \"starttls\" or \"implicit\"";
-        let listener = |lines: &str| warnings(&format!("[[listener]]\n{lines}"));
-        assert_eq!(listener("auth = \"local\"\naddress = \"0.0.0.0:25\""), [clear]);
-        assert_eq!(listener("auth = \"local\""), [""; 0], "on loopback it is of use");
-        assert_eq!(listener("address = \"0.0.0.0:25\""), [""; 0]);
-        let tls = "tls = \"starttls\"\ncertificate = \"c\"\nprivate_key = \"k\"";
-        assert_eq!(listener(&format!("auth = \"local\"\naddress = \"0.0.0.0:25\"\n{tls}")), [""; 0]);
-    }
-
-    #[test]
-    fn passwords_of_clients_that_could_be_read_on_their_way_are_told() {
-        let told = |upstream: &str| {
-            let text = format!("[upstream]\n{upstream}\n[[listener]]\nauth = \"passthrough\"");
-            Config::parse(&text, "m.toml", std::iter::empty()).unwrap().warnings()
-        };
-        let warning = "listener \"submission\": auth = \"passthrough\": the passwords of clients could be read on their way \
-                       to b.test:25; write upstream.tls = \"starttls\" or \"implicit\"";
-        assert_eq!(told("address = [\"127.0.0.1:25\", \"b.test:25\"]"), [warning]);
-        assert_eq!(told("address = \"b.test:25\"\ntls = \"opportunistic\""), [warning]);
-        assert_eq!(told("address = [\"127.0.0.1:25\", \"[::1]:25\", \"LOCALHOST:25\"]"), [""; 0]);
     }
 
     #[test]

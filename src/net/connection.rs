@@ -117,7 +117,11 @@ impl Connection {
                 }
                 Action::Deliver(delivery) => self.deliver(*delivery).await?,
                 Action::StartTls => self.start_tls().await?,
-                Action::Authenticate(attempt) => self.authenticate(attempt).await?,
+                Action::Authenticate(attempt) => {
+                    if let Action::Close = self.authenticate(attempt).await? {
+                        return Ok(());
+                    }
+                }
                 Action::Close => return Ok(()),
             }
         }
@@ -164,15 +168,14 @@ impl Connection {
 
     /// Has credentials checked by whoever the listener asks now, and lets
     /// their owner in.
-    async fn authenticate(&mut self, attempt: Result<Credentials, Malformed>) -> Result<(), End> {
+    async fn authenticate(&mut self, attempt: Result<Credentials, Malformed>) -> Result<Action, End> {
         self.flush().await?;
         let live = self.shared.live.load_full();
         let port = live.port(&self.source.listener);
         let Some(authority) = port.and_then(|port| port.authority.as_ref()) else {
             // A reload has switched it off.
-            self.session
-                .authenticated(Verdict::Deferred(Reply::new(454, "4.7.0 AUTH is not offered any more")));
-            return Ok(());
+            let reply = Reply::new(454, "4.7.0 AUTH is not offered any more");
+            return Ok(self.session.authenticated(Verdict::Deferred(reply)));
         };
         let attempt = attempt.map(Arc::new);
         let client = auth::Client {
@@ -187,9 +190,8 @@ impl Connection {
             self.source.user = Some(User::ByAuth(credentials.username.clone()));
             self.source.account = matches!(authority, Authority::Passthrough).then_some(credentials);
         }
-        self.session.authenticated(verdict);
         self.since = Instant::now();
-        Ok(())
+        Ok(self.session.authenticated(verdict))
     }
 
     /// Something was understood: account for message data, or start the clock

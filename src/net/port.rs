@@ -38,7 +38,7 @@ impl Port {
                 (tls, authority) => faults.extend(tls.err().into_iter().chain(authority.err())),
             }
         }
-        FileFault::all(faults).map_or(Ok(ports), Err)
+        faults.into_iter().reduce(FileFault::and).map_or(Ok(ports), Err)
     }
 
     /// TLS, where it begins before the greeting.

@@ -48,7 +48,7 @@ impl Access {
         match (tls, account) {
             (Ok(tls), Ok(account)) => Ok(Self { tls, account, warnings: warnings(settings) }),
             (Err(fault), Ok(_)) | (Ok(_), Err(fault)) => Err(fault),
-            (Err(tls), Err(account)) => Err(FileFault::all([tls, account.clone()]).unwrap_or(account)),
+            (Err(tls), Err(account)) => Err(tls.and(account)),
         }
     }
 

@@ -85,8 +85,9 @@ impl<P: Policy> Session<P> {
         self.state = State::Auth(dialogue);
     }
 
-    /// The answer to [`Action::Authenticate`].
-    pub fn authenticated(&mut self, verdict: Verdict) {
+    /// The answer to [`Action::Authenticate`]; gives what to do next, which is
+    /// to close after the third failure.
+    pub fn authenticated(&mut self, verdict: Verdict) -> Action {
         self.state = State::Ready;
         match verdict {
             Verdict::Accepted(reply) => {
@@ -99,6 +100,7 @@ impl<P: Policy> Session<P> {
             }
             Verdict::Deferred(reply) => self.fault(reply),
         }
+        self.go_on()
     }
 
     fn failed(&mut self, reply: Reply) {
@@ -177,11 +179,14 @@ mod tests {
     #[test]
     fn the_third_failure_ends_the_session() {
         let mut session = session(now());
+        let mut last = Action::Continue;
         for _ in 0..3 {
-            assert!(!matches!(hear(&mut session, JOE).0, Action::Close));
-            session.authenticated(refusal());
+            assert!(matches!(last, Action::Continue));
+            assert!(matches!(hear(&mut session, JOE).0, Action::Authenticate(Ok(_))));
+            last = session.authenticated(refusal());
             assert_eq!(said(&mut session), "535 5.7.8 no\r\n");
         }
+        assert!(matches!(last, Action::Close));
         assert!(matches!(hear(&mut session, "NOOP"), (Action::Close, heard) if heard.is_empty()));
     }
 
