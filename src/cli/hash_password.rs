@@ -1,6 +1,6 @@
 //! `mailonce hash-password`: a line for the file of users.
 
-use std::io::{BufRead, IsTerminal, Read};
+use std::io::{BufRead, IsTerminal};
 
 use super::CliFault;
 use crate::auth::hash::Hash;
@@ -10,8 +10,9 @@ const MOST: u64 = 4096;
 
 /// Arguments of `hash-password`.
 #[derive(Clone, Copy, Debug, clap::Args)]
-#[command(after_help = "Example:\n  \
-    echo \"\\\"ann@example.com\\\" = \\\"$(mailonce hash-password)\\\"\" >> config/users.toml")]
+#[command(after_help = "Example:\n  mailonce hash-password\n\n\
+    Put what it prints into the file that `users` of a listener names:\n  \
+    \"ann@example.com\" = \"$argon2id$v=19$m=19456,...\"")]
 pub struct HashPasswordArgs {}
 
 /// Asks for a password and prints its hash, and nothing else.
