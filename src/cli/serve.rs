@@ -7,6 +7,7 @@ use super::{CliFault, ConfigArgs, runtime};
 use crate::admin;
 use crate::clock::{Clock, SystemClock};
 use crate::journal::log;
+use crate::net::files;
 use crate::net::tls::Port;
 use crate::server::{self, Bound, Server};
 
@@ -23,6 +24,7 @@ pub struct ServeArgs {
 pub fn run(args: &ServeArgs) -> Result<(), CliFault> {
     let config = args.config.load()?;
     let _log = log::init(&config.log).map_err(|fault| CliFault::Failed(fault.to_string()))?;
+    files::raise(&config.limits);
     let ports = Port::all(&config.listeners, SystemClock.now())
         .map_err(|fault| CliFault::Failed(fault.to_string()))?;
     let (store, doubts) = server::open_store(&config.store)?;

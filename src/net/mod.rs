@@ -2,6 +2,7 @@
 //! session machine.
 
 pub mod connection;
+pub mod files;
 pub mod gate;
 pub mod listener;
 pub mod tls;
