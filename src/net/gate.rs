@@ -1,19 +1,34 @@
-//! How many connections there may be, in all and from one address.
+//! How many connections there may be, in all and from one address, and when
+//! there are so many that nobody gets as long as usual.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::config::Limits;
 
+use super::sparing::Sparing;
+
 /// Counts connections.
 #[derive(Debug, Default)]
-pub struct Gate(Mutex<Counts>);
+pub struct Gate {
+    /// Changed under the lock of `by_address` alone, read without it.
+    all: AtomicUsize,
+    by_address: Mutex<HashMap<IpAddr, usize>>,
+    /// Who was turned away for want of a place, for the log.
+    pub turned_away: Sparing,
+    /// Who talked before the greeting, for the log.
+    pub talked_early: Sparing,
+}
 
-#[derive(Debug, Default)]
-struct Counts {
-    all: usize,
-    by_address: HashMap<IpAddr, usize>,
+/// What the gate knows of a client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Guest {
+    /// It may relay by its address.
+    Known,
+    /// It has yet to show that it may.
+    Stranger,
 }
 
 /// A connection's place; left when dropped.
@@ -25,21 +40,33 @@ pub struct Place {
 
 impl Gate {
     /// A place for a client from `address`; `None` when there are too many
-    /// (the client hears `421 4.3.2`).
-    pub fn enter(self: &Arc<Self>, address: IpAddr, limits: &Limits) -> Option<Place> {
-        let mut counts = self.counts();
-        let from_here = counts.by_address.get(&address).copied().unwrap_or(0);
-        if counts.all >= limits.max_connections || from_here >= limits.max_connections_per_ip {
+    /// (the client hears `421 4.3.2`). In a crowd the strangers of one address
+    /// get no more places than are left, so that however many connections a
+    /// few addresses open, somebody else still finds a place.
+    pub fn enter(self: &Arc<Self>, address: IpAddr, guest: Guest, limits: &Limits) -> Option<Place> {
+        let mut by_address = self.by_address();
+        let from_here = by_address.get(&address).copied().unwrap_or(0);
+        let left = limits.max_connections.saturating_sub(self.len());
+        if left == 0 || from_here >= limits.max_connections_per_ip {
             return None;
         }
-        counts.all += 1;
-        *counts.by_address.entry(address).or_insert(0) += 1;
+        if guest == Guest::Stranger && self.is_crowded(limits) && from_here >= left {
+            return None;
+        }
+        self.all.fetch_add(1, Ordering::Relaxed);
+        *by_address.entry(address).or_insert(0) += 1;
         Some(Place { gate: self.clone(), address })
+    }
+
+    /// Whether nine of ten places are taken: whoever keeps one waiting keeps
+    /// somebody else out.
+    pub fn is_crowded(&self, limits: &Limits) -> bool {
+        self.len().saturating_mul(10) >= limits.max_connections.saturating_mul(9)
     }
 
     /// Connections at this moment.
     pub fn len(&self) -> usize {
-        self.counts().all
+        self.all.load(Ordering::Relaxed)
     }
 
     /// Whether there are none.
@@ -47,20 +74,94 @@ impl Gate {
         self.len() == 0
     }
 
-    fn counts(&self) -> MutexGuard<'_, Counts> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    fn by_address(&self) -> MutexGuard<'_, HashMap<IpAddr, usize>> {
+        self.by_address.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let mut counts = self.gate.counts();
-        counts.all -= 1;
-        if let Some(count) = counts.by_address.get_mut(&self.address) {
+        let mut by_address = self.gate.by_address();
+        self.gate.all.fetch_sub(1, Ordering::Relaxed);
+        if let Some(count) = by_address.get_mut(&self.address) {
             *count -= 1;
             if *count == 0 {
-                counts.by_address.remove(&self.address);
+                by_address.remove(&self.address);
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+
+    fn limits(all: usize, from_one: usize) -> Limits {
+        let text = format!(
+            "hostname = \"r\"\n[upstream]\naddress = \"a:25\"\n\
+             [limits]\nmax_connections = {all}\nmax_connections_per_ip = {from_one}"
+        );
+        Config::parse(&text, "m.toml", std::iter::empty()).unwrap().limits
+    }
+
+    /// Lets in as many as it can from each of so many addresses, one from each
+    /// in turn; answers how many each has.
+    fn flood(gate: &Arc<Gate>, guest: Guest, addresses: u8, limits: &Limits) -> (Vec<Place>, Vec<usize>) {
+        let mut places = Vec::new();
+        let mut counts = vec![0; usize::from(addresses)];
+        loop {
+            let before = places.len();
+            for (number, count) in (1..).zip(&mut counts) {
+                let place = gate.enter(IpAddr::from([10, 0, 0, number]), guest, limits);
+                *count += usize::from(place.is_some());
+                places.extend(place);
+            }
+            if places.len() == before {
+                return (places, counts);
+            }
+        }
+    }
+
+    const NEWCOMER: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));
+
+    #[test]
+    fn places_are_counted_in_all_and_from_one_address() {
+        let gate = Arc::new(Gate::default());
+        let limits = limits(5, 3);
+        let (places, counts) = flood(&gate, Guest::Known, 2, &limits);
+        assert_eq!((counts, gate.len()), (vec![3, 2], 5));
+        assert!(gate.enter(NEWCOMER, Guest::Known, &limits).is_none());
+        drop(places);
+        assert!(gate.is_empty() && gate.by_address().is_empty());
+    }
+
+    #[test]
+    fn strangers_of_a_few_addresses_leave_places_for_others() {
+        for addresses in [1, 10, 100] {
+            let gate = Arc::new(Gate::default());
+            let limits = limits(1000, 1000);
+            let (_places, counts) = flood(&gate, Guest::Stranger, addresses, &limits);
+            assert!(gate.len() >= 900 && gate.is_crowded(&limits), "{counts:?}");
+            assert!(gate.enter(NEWCOMER, Guest::Stranger, &limits).is_some(), "{counts:?}");
+        }
+    }
+
+    #[test]
+    fn without_a_crowd_strangers_get_what_the_limits_say() {
+        let gate = Arc::new(Gate::default());
+        let (_places, counts) = flood(&gate, Guest::Stranger, 2, &limits(3, 2));
+        assert_eq!(counts, [2, 1]);
+    }
+
+    #[test]
+    fn nine_of_ten_are_a_crowd() {
+        let gate = Arc::new(Gate::default());
+        let limits = limits(20, 20);
+        let mut places = Vec::new();
+        for taken in 0..20 {
+            assert_eq!(gate.is_crowded(&limits), taken >= 18, "{taken}");
+            places.extend(gate.enter(NEWCOMER, Guest::Known, &limits));
         }
     }
 }

@@ -13,6 +13,7 @@ use crate::config::Listener;
 
 use super::Shared;
 use super::connection::{self, Peer};
+use super::gate::Guest;
 use super::wire::Wire;
 
 /// Accepts until the process closes. Connections go on in `tasks`.
@@ -39,8 +40,12 @@ async fn admit(shared: Arc<Shared>, stream: TcpStream, address: SocketAddr, name
     let live = shared.live.load_full();
     let Some(port) = live.ports.iter().find(|port| port.listener.name == name) else { return };
     let ip = address.ip().to_canonical();
-    let Some(place) = shared.gate.enter(ip, &live.limits) else {
-        tracing::warn!(client = %address, listener = name, "too many connections");
+    let allowed = may_relay(&port.listener, ip);
+    let guest = if allowed { Guest::Known } else { Guest::Stranger };
+    let Some(place) = shared.gate.enter(ip, guest, &live.limits) else {
+        if let Some(times) = shared.gate.turned_away.count() {
+            tracing::warn!(client = %address, listener = name, times, "too many connections");
+        }
         if port.implicit().is_some() {
             // A handshake is more than a client for whom there is no place gets.
             return;
@@ -53,10 +58,12 @@ async fn admit(shared: Arc<Shared>, stream: TcpStream, address: SocketAddr, name
         let Wire::Encrypted(_) = wire else { return };
     }
     if wire.talks_early() {
-        tracing::warn!(client = %address, listener = name, "the client talked before the greeting");
+        if let Some(times) = shared.gate.talked_early.count() {
+            tracing::warn!(client = %address, listener = name, times, "the client talked before the greeting");
+        }
         return turn_away(wire, b"554 5.5.0 you talked before the greeting\r\n").await;
     }
-    let peer = Peer { address, allowed: may_relay(&port.listener, ip), port: port.clone() };
+    let peer = Peer { address, allowed, port: port.clone() };
     connection::serve(shared.clone(), &live, wire, peer).await;
     drop(place);
 }

@@ -5,6 +5,7 @@ pub mod connection;
 pub mod files;
 pub mod gate;
 pub mod listener;
+pub mod sparing;
 pub mod tls;
 pub mod wire;
 
