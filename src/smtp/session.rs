@@ -186,7 +186,12 @@ impl<P: Policy> Session<P> {
         };
         let used = end + 1;
         let too_long = used > line_limit(input);
-        if std::mem::take(&mut self.skipping_line) || too_long {
+        let too_long = std::mem::take(&mut self.skipping_line) || too_long;
+        if self.is_foreign(&input[..end], too_long) {
+            self.end(Reply::new(554, "5.5.0 this server speaks SMTP and nothing else"));
+            return (used, Action::Close);
+        }
+        if too_long {
             self.fault(Reply::new(500, "5.5.2 line too long"));
             return (used, self.go_on());
         }

@@ -1,5 +1,7 @@
 //! Commands where there is no place for them, and what is no command.
 
+use std::io::Write;
+use std::net::TcpStream;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -264,5 +266,50 @@ fn the_usual_limit_on_open_files_keeps_nobody_out() {
         *command = limited;
     });
     let _slow: Vec<_> = (0..80).map(|_| proxy.client()).collect();
+    assert_eq!(proxy.send(&Mail::keyed("k")), "250 2.0.0 queued as 1");
+}
+
+/// A browser sends this to any port but a few when a page of anybody tells it
+/// to, from the very machine that may relay.
+#[test]
+fn a_page_in_a_browser_can_not_send_mail() {
+    let upstream = Upstream::start();
+    let proxy = Proxy::before(&upstream);
+    let long = "a".repeat(5000);
+    for request in [
+        "POST / HTTP/1.1".to_owned(),
+        "PROPPATCH /x HTTP/1.0".to_owned(),
+        format!("POST /{long} HTTP/1.1"),
+        "\u{16}\u{3}\u{1}\u{2}".to_owned(),
+    ] {
+        let mut client = Client::raw(proxy.address);
+        // Had it been quicker, it would have talked before the greeting.
+        client.expect("220 ");
+        client.send(format!(
+            "{request}\r\nHost: {}\r\nContent-Type: text/plain\r\n\r\nEHLO page\r\n{EVIL}.\r\nQUIT\r\n",
+            proxy.address
+        ));
+        client.expect("554 5.5.0 ");
+        assert!(client.is_closed(), "{request}");
+    }
+    assert_eq!(upstream.connections(), 0);
+}
+
+#[test]
+fn who_reads_no_replies_is_not_waited_for_in_memory() {
+    let upstream = Upstream::start();
+    let proxy = Proxy::before(&upstream);
+    let before = proxy.process.memory("VmHWM");
+    let mut stream = TcpStream::connect(proxy.address).unwrap();
+    stream.set_write_timeout(Some(Duration::from_millis(500))).unwrap();
+    let help = "HELP\r\n".repeat(10_000);
+    let mut written = 0;
+    // Until nothing is taken any more.
+    while let Ok(octets) = stream.write(help.as_bytes()) {
+        written += octets;
+        assert!(written < 1 << 30, "it takes whatever comes");
+    }
+    let grown = proxy.process.memory("VmHWM") - before;
+    assert!(grown < 8 * 1024 * 1024, "{grown} octets of memory for {written} of commands");
     assert_eq!(proxy.send(&Mail::keyed("k")), "250 2.0.0 queued as 1");
 }

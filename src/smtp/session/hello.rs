@@ -16,6 +16,16 @@ impl<P: Policy> Session<P> {
         self.reply(Reply::new(250, text));
     }
 
+    /// Whether a line is of another protocol: any page can make a browser send
+    /// HTTP to us, in whose body there are commands. A request of HTTP says so
+    /// at its end. Where that is not seen, because the line is too long or what
+    /// comes is encrypted, it is the first that is said.
+    pub(super) fn is_foreign(&self, line: &[u8], too_long: bool) -> bool {
+        let last = line.trim_ascii_end().rsplit(|&byte| byte == b' ').next().unwrap_or_default();
+        let letter = line.trim_ascii_end().first().is_none_or(u8::is_ascii_alphabetic);
+        last.starts_with(b"HTTP/") || self.client.is_none() && (too_long || !letter)
+    }
+
     fn ehlo_text(&self) -> String {
         let Settings { hostname, max_message_size, offers, .. } = &self.settings;
         let mut text =
