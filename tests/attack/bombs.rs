@@ -89,6 +89,12 @@ fn bombs() -> Vec<(String, Mail)> {
             mixed,
             format!("--b0\r\nContent-ID: <a>\r\n\r\nx\r\n--b0\r\n\r\n{}\r\n", "cid:".repeat(500_000)),
         ),
+        bomb(
+            "octets of no charset, and a reference",
+            mixed,
+            [&b"--b0\r\nContent-ID: <a>\r\n\r\nx\r\n--b0\r\n\r\ncid:a "[..], &vec![0x80; 6 * MEBIBYTE]]
+                .concat(),
+        ),
         bomb("a line of 8 MiB", "", vec![b'x'; 8 * MEBIBYTE]),
         bomb("a million line ends", "", b"\r\n".repeat(1_000_000)),
     ]
