@@ -100,8 +100,7 @@ fn nothing_said_in_clear_is_heard_after_the_handshake() {
     let rest = client.rest();
     assert!(!String::from_utf8_lossy(&rest).contains("250"), "{rest:?}");
     proxy.says("the TLS handshake failed");
-    // A transaction that began in clear is forgotten, and what came of its
-    // message.
+    // A transaction that began in clear is forgotten, and its chunks.
     let mut client = proxy.client();
     client.send("MAIL FROM:<x@y>\r\nRCPT TO:<ann@b.test>\r\nBDAT 8\r\nX-In: 1\n");
     client.expect_all(&["250 2.1.0", "250 2.1.5", "250 2.0.0 chunk"]);
