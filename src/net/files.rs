@@ -14,7 +14,7 @@ const OTHERS: u64 = 100;
 pub fn raise(limits: &Limits) {
     let mut allowed = getrlimit(Resource::Nofile);
     if allowed.current != allowed.maximum {
-        let raised = rustix::process::Rlimit { current: allowed.maximum, ..allowed.clone() };
+        let raised = rustix::process::Rlimit { current: allowed.maximum, ..allowed };
         match setrlimit(Resource::Nofile, raised) {
             Ok(()) => allowed.current = allowed.maximum,
             Err(error) => tracing::warn!(%error, "the limit on open files could not be raised"),
