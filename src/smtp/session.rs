@@ -186,12 +186,10 @@ impl<P: Policy> Session<P> {
         };
         let used = end + 1;
         let too_long = used > line_limit(input);
-        let too_long = std::mem::take(&mut self.skipping_line) || too_long;
-        if self.is_foreign(&input[..end], too_long) {
-            self.end(Reply::new(554, "5.5.0 this server speaks SMTP and nothing else"));
-            return (used, Action::Close);
+        if hello::is_foreign(&input[..end]) || too_long && hello::begins_foreign(input) {
+            return self.foreign(used);
         }
-        if too_long {
+        if std::mem::take(&mut self.skipping_line) || too_long {
             self.fault(Reply::new(500, "5.5.2 line too long"));
             return (used, self.go_on());
         }
@@ -216,9 +214,19 @@ impl<P: Policy> Session<P> {
     /// No line end yet. What can't become a line any more is skipped, so the
     /// owner never has to keep more than the longest line.
     fn part_of_line(&mut self, input: &[u8]) -> (usize, Action) {
-        self.skipping_line |= input.len() >= line_limit(input);
+        if !self.skipping_line && input.len() >= line_limit(input) {
+            if hello::begins_foreign(input) {
+                return self.foreign(input.len());
+            }
+            self.skipping_line = true;
+        }
         let used = if self.skipping_line { input.len() } else { 0 };
         (used, Action::Read)
+    }
+
+    fn foreign(&mut self, used: usize) -> (usize, Action) {
+        self.end(Reply::new(554, "5.5.0 this server speaks SMTP and nothing else"));
+        (used, Action::Close)
     }
 
     fn command(&mut self, command: Command, behind: &[u8], body: &mut Vec<u8>) -> Action {

@@ -16,16 +16,6 @@ impl<P: Policy> Session<P> {
         self.reply(Reply::new(250, text));
     }
 
-    /// Whether a line is of another protocol: any page can make a browser send
-    /// HTTP to us, in whose body there are commands. A request of HTTP says so
-    /// at its end. Where that is not seen, because the line is too long or what
-    /// comes is encrypted, it is the first that is said.
-    pub(super) fn is_foreign(&self, line: &[u8], too_long: bool) -> bool {
-        let last = line.trim_ascii_end().rsplit(|&byte| byte == b' ').next().unwrap_or_default();
-        let letter = line.trim_ascii_end().first().is_none_or(u8::is_ascii_alphabetic);
-        last.starts_with(b"HTTP/") || self.client.is_none() && (too_long || !letter)
-    }
-
     fn ehlo_text(&self) -> String {
         let Settings { hostname, max_message_size, offers, .. } = &self.settings;
         let mut text =
@@ -77,6 +67,21 @@ impl<P: Policy> Session<P> {
         self.state = State::Suspended;
         Action::Authenticate { mechanism, initial_response }
     }
+}
+
+/// Whether a line is a request of HTTP, or begins a handshake of TLS: any page
+/// can make a browser send these to us, with commands in what follows.
+pub(super) fn is_foreign(line: &[u8]) -> bool {
+    let last = line.trim_ascii_end().rsplit(|&byte| byte == b' ').next().unwrap_or_default();
+    last.starts_with(b"HTTP/") || line.starts_with(b"\x16\x03")
+}
+
+/// The same for a line that is too long to wait for its end.
+pub(super) fn begins_foreign(line: &[u8]) -> bool {
+    let mut words = line.splitn(3, |&byte| byte == b' ');
+    let method = words.next().is_some_and(|word| word.iter().all(u8::is_ascii_uppercase));
+    let target = words.next().is_some_and(|word| word.starts_with(b"/") || word.starts_with(b"http"));
+    method && target || is_foreign(line)
 }
 
 #[cfg(test)]
