@@ -174,15 +174,7 @@ impl Demo {
         )?;
         writeln!(out, "Another key, or another recipient, is another e-mail. What arrives is shown here:")?;
         while let Some(Some(message)) = stop.run_until_cancelled(self.received.recv()).await {
-            let recipients: Vec<_> = message.envelope.recipients.iter().map(|r| r.path.to_string()).collect();
-            writeln!(
-                out,
-                "  message {} from {} to {}, {} octets",
-                message.number,
-                message.envelope.reverse_path,
-                recipients.join(" "),
-                message.content.len()
-            )?;
+            writeln!(out, "  message {} {}", message.number, message.route())?;
         }
         Ok(())
     }

@@ -250,3 +250,54 @@ fn paths_in_documents_exist() {
     }
     assert!(checked > 0);
 }
+
+/// What a page names as `file`: `function`, `function`.
+fn named_tests(page: &str) -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    let mut file = None;
+    // What is between two backticks, and what follows it up to the next one.
+    let words: Vec<&str> = page.split('`').collect();
+    for pair in words[1..].chunks(2) {
+        let (word, behind) = (pair[0], pair.get(1).map_or("", |behind| behind.trim()));
+        match &file {
+            _ if word.ends_with(".rs") => file = (behind == ":").then_some(word),
+            Some(file) => found.push((file.to_string(), word.to_owned())),
+            None => {}
+        }
+        if !matches!(behind, ":" | ",") {
+            file = None;
+        }
+    }
+    found
+}
+
+#[test]
+fn tests_named_in_documents_exist() {
+    for page in ["ARCHITECTURE.md", "docs/security.md"] {
+        let text = std::fs::read_to_string(root().join(page)).unwrap();
+        let named = named_tests(&text);
+        assert!(named.len() > 40, "{page}: only {} tests were found", named.len());
+        for (file, function) in named {
+            let path = file.replacen("contract/", "src/store/contract/", usize::from(file.starts_with('c')));
+            let code = std::fs::read_to_string(root().join(&path))
+                .unwrap_or_else(|error| panic!("{page} names {path}: {error}"));
+            assert!(code.contains(&format!("fn {function}(")), "{page}: {path} has no {function}");
+        }
+    }
+}
+
+#[test]
+fn every_threat_has_a_test() {
+    let text = std::fs::read_to_string(root().join("docs/security.md")).unwrap();
+    let rows = text.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| threat |"));
+    let mut count = 0;
+    for row in rows {
+        let columns: Vec<&str> = row.split(" | ").collect();
+        assert!(
+            columns.len() == 3 && !named_tests(columns[2]).is_empty(),
+            "no threat, answer and test: {row}"
+        );
+        count += 1;
+    }
+    assert!(count > 40, "only {count} threats were found");
+}

@@ -100,7 +100,15 @@ fn nothing_said_in_clear_is_heard_after_the_handshake() {
     let rest = client.rest();
     assert!(!String::from_utf8_lossy(&rest).contains("250"), "{rest:?}");
     proxy.says("the TLS handshake failed");
-    // A transaction that began in clear is forgotten.
+    // A transaction that began in clear is forgotten, and its chunks.
+    let mut client = proxy.client();
+    client.send("MAIL FROM:<x@y>\r\nRCPT TO:<ann@b.test>\r\nBDAT 8\r\nX-In: 1\n");
+    client.expect_all(&["250 2.1.0", "250 2.1.5", "250 2.0.0 chunk"]);
+    client.command("STARTTLS");
+    let mut client = Trust::new(&authority).over_client(client);
+    client.hello();
+    assert_eq!(client.deliver(&Mail::keyed("k")), "250 2.0.0 queued as 1");
+    assert!(!upstream.only().text().contains("X-In"));
     let mut client = proxy.client();
     client.command("MAIL FROM:<x@y>");
     client.command("STARTTLS");

@@ -10,6 +10,7 @@ use super::{CliFault, ConfigArgs, runtime};
 use crate::admin;
 use crate::clock::{Clock, SystemClock};
 use crate::journal::log;
+use crate::net::files;
 use crate::server::{self, Bound, Files, Server};
 
 /// Arguments of `serve`.
@@ -25,6 +26,7 @@ pub struct ServeArgs {
 pub fn run(args: &ServeArgs) -> Result<(), CliFault> {
     let config = args.config.load()?;
     let _log = log::init(&config.log).map_err(|fault| CliFault::Failed(fault.to_string()))?;
+    files::raise(&config.limits);
     let files = Files::read(&config, SystemClock.now())?;
     let (store, doubts) = server::open_store(&config.store)?;
     runtime()?.block_on(async {

@@ -51,15 +51,10 @@ struct Keeper {
 
 impl Keep for Keeper {
     fn keep(&self, message: Received) -> std::io::Result<()> {
-        let Received { number, envelope, content } = message;
-        let mut line = format!("{number} from {} to", envelope.reverse_path);
-        for recipient in &envelope.recipients {
-            line.push_str(&format!(" {}", recipient.path));
-        }
-        line.push_str(&format!(", {} octets", content.len()));
+        let mut line = format!("{} {}", message.number, message.route());
         if let Some(directory) = &self.directory {
-            let path = unused(directory, number);
-            std::fs::write(&path, content)?;
+            let path = unused(directory, message.number);
+            std::fs::write(&path, message.content)?;
             line.push_str(&format!(", {}", path.display()));
         }
         line.push('\n');

@@ -20,7 +20,7 @@ use super::section::{ConfigFault, Problem, Reader, Section};
 use super::tree::{self, Node, Origin};
 use super::{
     AddressFrom, Admin, Auth, BareNewlines, Config, Limits, Listener, Log, LogFormat, LogLevel, Redact,
-    Store, values,
+    Store, Upstream, values,
 };
 
 const MINUTE: u64 = 60;

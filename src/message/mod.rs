@@ -12,3 +12,6 @@ pub mod spool;
 pub use headers::{HeaderFault, Headers};
 pub use rendition::{Reader, Rendition};
 pub use spool::{Budget, Content, Spool};
+
+#[cfg(test)]
+mod tests;

@@ -27,6 +27,11 @@ const DATA_BLOCK: usize = 64 * 1024;
 /// A message must come in at this many octets a second on average, once
 /// `data_timeout` is over.
 const MIN_RATE: u64 = 1024;
+/// The longest that a command may take, and a message before it must come at
+/// `MIN_RATE`, while there is a crowd.
+const IN_A_CROWD: Duration = Duration::from_secs(10);
+/// How often a session that waits looks whether a crowd has come.
+const LOOK: Duration = Duration::from_secs(5);
 
 /// Why a connection ends before QUIT.
 #[derive(Debug)]
@@ -189,8 +194,8 @@ impl Connection {
             self.session.policy().relaying = Relaying::Allowed;
             self.source.user = Some(User::ByAuth(credentials.username.clone()));
             self.source.account = matches!(authority, Authority::Passthrough).then_some(credentials);
+            self.since = Instant::now();
         }
-        self.since = Instant::now();
         Ok(self.session.authenticated(verdict))
     }
 
@@ -203,7 +208,11 @@ impl Connection {
                 self.session.refuse_message(Reply::new(452, "4.3.1 no room for this message now, try again"));
             }
         } else if used > 0 && self.session.awaits_command() {
-            self.since = Instant::now();
+            // Who may not relay yet can only show that it may: that has one
+            // deadline for all, and NOOP does not buy a place for ever.
+            if self.session.policy().relaying == Relaying::Allowed {
+                self.since = Instant::now();
+            }
             if !self.spool.is_empty() {
                 self.take_spool();
             }
@@ -249,7 +258,16 @@ impl Connection {
     }
 
     async fn read(&mut self) -> Result<(), End> {
-        let deadline = self.deadline();
+        loop {
+            let look = self.deadline().min(Instant::now() + LOOK);
+            match self.read_until(look).await {
+                Err(End::TimedOut) if Instant::now() < self.deadline() => {}
+                read => return read,
+            }
+        }
+    }
+
+    async fn read_until(&mut self, deadline: Instant) -> Result<(), End> {
         let idle = self.session.is_idle() && self.input.is_empty();
         self.input.reserve(match (self.session.receiving(), self.spool.len()) {
             (None, _) => COMMAND_BLOCK,
@@ -271,11 +289,13 @@ impl Connection {
     /// A deadline is for a whole command or message, so a client that sends a
     /// byte now and then gains nothing by it.
     fn deadline(&self) -> Instant {
-        if self.session.receiving().is_some() {
-            self.since + self.limits.data_timeout + Duration::from_secs(self.spool.len() / MIN_RATE)
-        } else {
-            self.since + self.limits.command_timeout
-        }
+        let Limits { command_timeout, data_timeout, .. } = self.limits;
+        let (timeout, earned) = match self.session.receiving() {
+            Some(_) => (data_timeout, Duration::from_secs(self.spool.len() / MIN_RATE)),
+            None => (command_timeout, Duration::ZERO),
+        };
+        let crowded = self.shared.gate.is_crowded(&self.limits);
+        self.since + if crowded { timeout.min(IN_A_CROWD) } else { timeout } + earned
     }
 
     async fn flush(&mut self) -> Result<(), End> {

@@ -13,6 +13,7 @@ use crate::config::Limits;
 
 use super::Shared;
 use super::connection;
+use super::gate::Guest;
 use super::peer::{Names, Peer};
 use super::port::Port;
 use super::proxy_protocol::{self, Ends, HeaderFault, Origin};
@@ -48,14 +49,16 @@ async fn admit(shared: Arc<Shared>, mut stream: TcpStream, address: SocketAddr, 
     let live = shared.live.load_full();
     let Some(port) = live.port(&name) else { return };
     let Some(place) = shared.gate.enter(&live.limits) else {
-        return no_place(stream, address, port).await;
+        return no_place(&shared, stream, address, port).await;
     };
     let Some((Ends { client, local }, names)) = ends(&shared, &live.limits, &mut stream, address, port).await
     else {
         return;
     };
-    let Some(place) = place.taken_by(client.ip(), &live.limits) else {
-        return no_place(stream, client, port).await;
+    let peer = Peer { address: client, local, names, port: port.clone() };
+    let guest = if peer.is_listed() { Guest::Known } else { Guest::Stranger };
+    let Some(place) = place.taken_by(client.ip(), guest, &live.limits) else {
+        return no_place(&shared, stream, client, port).await;
     };
     let mut wire = Wire::Clear(stream);
     if let Some(tls) = port.implicit() {
@@ -63,10 +66,11 @@ async fn admit(shared: Arc<Shared>, mut stream: TcpStream, address: SocketAddr, 
         let Wire::Encrypted(_) = wire else { return };
     }
     if wire.talks_early() {
-        tracing::warn!(%client, listener = name, "the client talked before the greeting");
+        if let Some(times) = shared.gate.talked_early.count() {
+            tracing::warn!(%client, listener = name, times, "the client talked before the greeting");
+        }
         return turn_away(wire, b"554 5.5.0 you talked before the greeting\r\n").await;
     }
-    let peer = Peer { address: client, local, names, port: port.clone() };
     connection::serve(shared.clone(), &live, wire, peer).await;
     drop(place);
 }
@@ -108,8 +112,10 @@ async fn ends(
 }
 
 /// Turns a client away for whom there is no place.
-async fn no_place(stream: TcpStream, client: SocketAddr, port: &Port) {
-    tracing::warn!(%client, listener = port.listener.name, "too many connections");
+async fn no_place(shared: &Shared, stream: TcpStream, client: SocketAddr, port: &Port) {
+    if let Some(times) = shared.gate.turned_away.count() {
+        tracing::warn!(%client, listener = port.listener.name, times, "too many connections");
+    }
     // A handshake is more than such a client gets.
     if port.implicit().is_none() {
         turn_away(stream, b"421 4.3.2 too many connections, try again later\r\n").await;

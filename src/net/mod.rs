@@ -2,11 +2,13 @@
 //! session machine.
 
 pub mod connection;
+pub mod files;
 pub mod gate;
 pub mod listener;
 pub mod peer;
 pub mod port;
 pub mod proxy_protocol;
+pub mod sparing;
 pub mod tls;
 pub mod wire;
 

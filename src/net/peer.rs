@@ -77,16 +77,23 @@ impl Policy for RelayPolicy {
 }
 
 impl Peer {
+    /// Whether it may relay by its address.
+    pub(super) fn is_listed(&self) -> bool {
+        let address = self.address.ip();
+        self.names == Names::Client
+            && self.port.listener.allow_from.iter().any(|network| network.contains(&address))
+    }
+
     /// What holds before it has proved anything.
     pub(super) fn policy(&self, channel: Channel) -> RelayPolicy {
-        let address = self.address.ip();
-        let listed = self.names == Names::Client
-            && self.port.listener.allow_from.iter().any(|network| network.contains(&address));
         let before_mail = match channel {
             Channel::Clear if self.requires_tls() => BeforeMail::StartTls,
             Channel::Clear | Channel::Encrypted => BeforeMail::Nothing,
         };
-        RelayPolicy { relaying: if listed { Relaying::Allowed } else { self.unproven() }, before_mail }
+        RelayPolicy {
+            relaying: if self.is_listed() { Relaying::Allowed } else { self.unproven() },
+            before_mail,
+        }
     }
 
     /// What holds for somebody who may not relay as things stand.

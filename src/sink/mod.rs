@@ -11,6 +11,7 @@ use bytes::BytesMut;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
+use crate::escape::for_terminal;
 use crate::smtp::data::BareNewlines;
 use crate::smtp::envelope::Envelope;
 use crate::smtp::reply::Reply;
@@ -30,6 +31,15 @@ pub struct Received {
     pub envelope: Envelope,
     /// Its bytes, dots unstuffed.
     pub content: Vec<u8>,
+}
+
+impl Received {
+    /// From whom, to whom and how much, fit for one line of a terminal.
+    pub fn route(&self) -> String {
+        let to: Vec<_> = self.envelope.recipients.iter().map(|to| to.path.to_string()).collect();
+        let (from, octets) = (&self.envelope.reverse_path, self.content.len());
+        for_terminal(&format!("from {from} to {}, {octets} octets", to.join(" "))).into_owned()
+    }
 }
 
 /// Where a sink's messages go.
@@ -208,5 +218,25 @@ impl Conversation {
             0 => Err(std::io::ErrorKind::UnexpectedEof.into()),
             _ => Ok(()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::smtp::address::Path;
+    use crate::smtp::envelope::{MailParameters, Recipient};
+
+    #[test]
+    fn a_route_is_one_harmless_line() {
+        let path = |text| Path::parse(text).unwrap();
+        let envelope = Envelope {
+            reverse_path: path("a@x.example"),
+            parameters: MailParameters::default(),
+            recipients: vec![Recipient::new(path("\u{202e}b\u{2028}@x.example"))],
+        };
+        let received = Received { number: 1, envelope, content: b"x\r\n".to_vec() };
+        let shown = "from <a@x.example> to <\\u{202e}b\\u{2028}@x.example>, 3 octets";
+        assert_eq!(received.route(), shown);
     }
 }

@@ -167,7 +167,9 @@ fn is_address_literal(text: &str) -> bool {
             address.parse::<std::net::Ipv6Addr>().is_ok()
         }
         Some((tag, content)) => {
-            let dcontent = |b: u8| matches!(b, b'!'..=b'Z' | b'^'..=b'~');
+            // Angle brackets are allowed in there, but a path goes out between
+            // them, and no tag that is in use has any.
+            let dcontent = |b: u8| matches!(b, b'!'..=b'Z' | b'^'..=b'~') && !matches!(b, b'<' | b'>');
             !tag.is_empty()
                 && tag.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
                 && !content.is_empty()
@@ -226,6 +228,8 @@ mod tests {
             "\"a\u{7}\"@x.example",
             "@a:",
             "user@[IPv6:zz]",
+            "user@[x:a>b]",
+            "user@[x:<a]",
             "<a@b>",
         ] {
             assert_eq!(Path::parse(text), None, "{text:?}");

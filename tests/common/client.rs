@@ -69,6 +69,14 @@ impl Client {
         reply
     }
 
+    /// One reply for each, that starts so.
+    #[track_caller]
+    pub fn expect_all(&mut self, starts: &[&str]) {
+        for start in starts {
+            self.expect(start);
+        }
+    }
+
     /// Sends one line and reads the reply.
     pub fn command(&mut self, line: &str) -> String {
         self.send(format!("{line}\r\n"));

@@ -207,6 +207,14 @@ impl Process {
         self.child.id()
     }
 
+    /// A field of `/proc/PID/status` in octets, such as `VmRSS` (resident now)
+    /// or `VmHWM` (resident at most, ever).
+    pub fn memory(&self, field: &str) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':')).unwrap();
+        line.trim().strip_suffix(" kB").unwrap().trim().parse::<u64>().unwrap() * 1024
+    }
+
     /// Waits for the end, and for the last of its output.
     pub fn wait(&mut self) -> ExitStatus {
         for stream in [&self.stdout, &self.stderr] {

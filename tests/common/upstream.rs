@@ -197,6 +197,17 @@ impl Upstream {
         self.shared.state.lock().messages.clone()
     }
 
+    /// How many messages there are.
+    pub fn count(&self) -> usize {
+        self.shared.state.lock().messages.len()
+    }
+
+    /// The newest message.
+    #[track_caller]
+    pub fn last(&self) -> Got {
+        self.shared.state.lock().messages.last().cloned().expect("no message has come")
+    }
+
     /// Every command line so far.
     pub fn commands(&self) -> Vec<String> {
         self.shared.state.lock().commands.clone()

@@ -1,6 +1,7 @@
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::*;
+use crate::message::tests::least_cost;
 
 const PLAIN: &str = "From: App <app@x.example>\r\nSubject: Caf\u{e9}\r\nMessage-ID: <1@x>\r\nDate: now\r\n\
     Content-Type: text/plain; charset=utf-8\r\n\r\nCaf\u{e9} is open  \r\nbye\r\n";
@@ -273,6 +274,62 @@ fn hostile_mime_costs_bounded_time() {
         print(&message);
         let took = started.elapsed().as_secs();
         assert!(took < 5, "{took} s for {}", &message[..60]);
+    }
+}
+
+/// A message that is this many times as large as one that costs a few
+/// milliseconds.
+type Shape = fn(usize) -> String;
+
+#[test]
+fn the_cost_of_a_bomb_grows_with_its_size_and_no_faster() {
+    const LARGER: u32 = 8;
+    let shapes: [(&str, Shape); 12] = [
+        ("nested multiparts", |n| {
+            let level = |l| format!("--b{l}\r\nContent-Type: multipart/mixed; boundary=b{}\r\n\r\n", l + 1);
+            "Content-Type: multipart/mixed; boundary=b0\r\n\r\n".to_owned()
+                + &(0..1250 * n).map(level).collect::<String>()
+        }),
+        ("parts", |n| mixed("b", &["\r\nx"]) + &"\r\n--b\r\n\r\nx".repeat(50_000 * n)),
+        ("parts up to the bound", |n| mixed("b", &[format!("\r\n{}", "x\r\n".repeat(20 * n)).as_str(); 900])),
+        ("messages in messages", |n| "Content-Type: message/rfc822\r\n\r\n".repeat(10_000 * n)),
+        ("multiparts up to the bound", |n| {
+            let filling = "--x\r\n".repeat(2000 * n);
+            (0..19).fold(filling, |inner, level| mixed(&format!("b{level}"), &[&inner]))
+        }),
+        ("base64", |n| {
+            let head = "Content-Type: text/plain\r\nContent-Transfer-Encoding: base64\r\n\r\n";
+            head.to_owned() + &("QUFB".repeat(19) + "\r\n").repeat(2000 * n)
+        }),
+        ("base64 octet by octet", |n| {
+            "Content-Transfer-Encoding: base64\r\n\r\n".to_owned() + &"Q\r\n".repeat(30_000 * n)
+        }),
+        ("soft line ends", |n| {
+            "Content-Transfer-Encoding: quoted-printable\r\n\r\n".to_owned() + &"=\r\n".repeat(30_000 * n)
+        }),
+        ("encoded words", |n| format!("Subject: {}\r\n\r\n", "=?utf-8?b?4oKs?= ".repeat(1600 * n))),
+        ("continued parameters", |n| {
+            let continued: String = (0..1000 * n).map(|k| format!("; name*{k}*=%41")).collect();
+            format!("Content-Type: text/plain{continued}\r\n\r\nx")
+        }),
+        ("references", |n| {
+            mixed("b", &["Content-ID: <a>\r\n\r\nx", &format!("\r\n{}", "cid:a cid:".repeat(20_000 * n))])
+        }),
+        ("octets of no charset", |n| {
+            format!("Content-Type: text/plain; charset=utf-16\r\n\r\n{}", "\u{e9}\r\n".repeat(40_000 * n))
+        }),
+    ];
+    for (what, shape) in shapes {
+        let cost = |message: String| {
+            least_cost(|| {
+                print(&message);
+            })
+        };
+        let (small, large) = (cost(shape(1)), cost(shape(LARGER as usize)));
+        println!("{what}: {small:?}, {LARGER} times as much: {large:?}");
+        // A cost that grew with the square would be 64 times as much.
+        let most = small * LARGER * 3 + Duration::from_millis(20);
+        assert!(large < most, "{what}: {small:?}, {LARGER} times as much: {large:?}");
     }
 }
 

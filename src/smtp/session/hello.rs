@@ -59,6 +59,21 @@ impl<P: Policy> Session<P> {
     }
 }
 
+/// Whether a line is a request of HTTP, or begins a handshake of TLS: any page
+/// can make a browser send these to us, with commands in what follows.
+pub(super) fn is_foreign(line: &[u8]) -> bool {
+    let last = line.trim_ascii_end().rsplit(|&byte| byte == b' ').next().unwrap_or_default();
+    last.starts_with(b"HTTP/") || line.starts_with(b"\x16\x03")
+}
+
+/// The same for a line that is too long to wait for its end.
+pub(super) fn begins_foreign(line: &[u8]) -> bool {
+    let mut words = line.splitn(3, |&byte| byte == b' ');
+    let method = words.next().is_some_and(|word| word.iter().all(u8::is_ascii_uppercase));
+    let target = words.next().is_some_and(|word| word.starts_with(b"/") || word.starts_with(b"http"));
+    method && target || is_foreign(line)
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::testing::{Allow, said, settings};

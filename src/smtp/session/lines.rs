@@ -1,9 +1,11 @@
 //! From octets to lines, of which no more than the longest is ever kept.
 
+use super::hello;
 use super::terms::{Action, Policy};
 use super::{Session, State};
 use crate::smtp::command::{Command, MAX_AUTH_LINE, MAX_LINE};
 use crate::smtp::data::BareNewlines;
+use crate::smtp::reply::Reply;
 use crate::smtp::sasl::Malformed;
 
 impl<P: Policy> Session<P> {
@@ -13,6 +15,9 @@ impl<P: Policy> Session<P> {
         };
         let used = end + 1;
         let too_long = used > self.line_limit(input);
+        if hello::is_foreign(&input[..end]) || too_long && hello::begins_foreign(input) {
+            return self.foreign(used);
+        }
         if std::mem::take(&mut self.skipping_line) || too_long {
             return (used, self.unreadable_line(Malformed::TooLong));
         }
@@ -36,9 +41,19 @@ impl<P: Policy> Session<P> {
     /// No line end yet. What can't become a line any more is skipped, so the
     /// owner never has to keep more than the longest line.
     fn part_of_line(&mut self, input: &[u8]) -> (usize, Action) {
-        self.skipping_line |= input.len() >= self.line_limit(input);
+        if !self.skipping_line && input.len() >= self.line_limit(input) {
+            if hello::begins_foreign(input) {
+                return self.foreign(input.len());
+            }
+            self.skipping_line = true;
+        }
         let used = if self.skipping_line { input.len() } else { 0 };
         (used, Action::Read)
+    }
+
+    fn foreign(&mut self, used: usize) -> (usize, Action) {
+        self.end(Reply::new(554, "5.5.0 this server speaks SMTP and nothing else"));
+        (used, Action::Close)
     }
 
     fn line_limit(&self, input: &[u8]) -> usize {
