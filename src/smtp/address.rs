@@ -169,8 +169,7 @@ fn is_address_literal(text: &str) -> bool {
             address.parse::<std::net::Ipv6Addr>().is_ok()
         }
         Some((tag, content)) => {
-            let dcontent =
-                |b: u8| matches!(b, b'!'..=b'Z' | b'^'..=b'~') && !matches!(b, b'"' | b'<' | b'>');
+            let dcontent = |b: u8| matches!(b, b'!'..=b'Z' | b'^'..=b'~') && !matches!(b, b'"' | b'<' | b'>');
             !tag.is_empty()
                 && tag.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
                 && !content.is_empty()
