@@ -99,7 +99,8 @@ fn renderings(content: &[u8], exclude: &Exclude) {
             assert_eq!(fingerprint(&plain, exclude), fingerprint(&other, exclude));
         }
         let more = rendered(media, &[content, b"x"].concat(), Encoding::Base64, "=_one");
-        assert_ne!(fingerprint(&plain, exclude), fingerprint(&more, exclude), "an octet does not count");
+        let none = Exclude::default();
+        assert_ne!(fingerprint(&plain, &none), fingerprint(&more, &none), "an octet does not count");
     }
 }
 
