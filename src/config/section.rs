@@ -6,6 +6,7 @@ use std::fmt;
 
 use super::NamedFile;
 use super::tree::{Node, Origin, Table, Value};
+use crate::escape;
 
 /// Everything that is wrong with a configuration, in the order of the file.
 /// The program does not start with one; a reload changes nothing.
@@ -66,7 +67,9 @@ impl Reader {
     pub(super) fn fault(&self, origin: &Origin, key: &str, what: &str) {
         let place = self.place(origin);
         let colon = if key.is_empty() { "" } else { ": " };
-        self.faults.borrow_mut().push((origin.clone(), format!("{place}: {key}{colon}{what}")));
+        // A key may hold anything between its quotes.
+        let text = escape::for_terminal(&format!("{place}: {key}{colon}{what}")).into_owned();
+        self.faults.borrow_mut().push((origin.clone(), text));
     }
 
     fn place(&self, origin: &Origin) -> String {

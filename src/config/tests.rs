@@ -72,6 +72,18 @@ fn defaults_are_those_of_the_interface() {
 }
 
 #[test]
+fn a_fault_is_one_line_whatever_a_key_holds() {
+    let fault = parse("\"a\\nb\\u001b\" = 1\n[upstream]\naddress = \"a.example:25\"").unwrap_err();
+    assert_eq!(fault.lines().len(), 1);
+    assert!(
+        fault.lines()[0].starts_with("m.toml:1: a\\nb\\u{1b}: there is no such key; known here: "),
+        "{fault}"
+    );
+    let fault = env_fault("MAILONCE_A\n", "1");
+    assert!(fault.starts_with("MAILONCE_A\\n: a\\n: there is no such key"), "{fault}");
+}
+
+#[test]
 fn a_wrong_value_names_file_line_key_and_what_to_write() {
     let cases = [
         (

@@ -16,7 +16,9 @@ pub fn is_exact(value: &Value) -> bool {
             let mantissa = written.split(['e', 'E']).next().unwrap_or_default();
             let digits =
                 mantissa.trim_start_matches(['-', '0', '.']).bytes().filter(u8::is_ascii_digit).count();
-            digits <= DIGITS && number.as_f64().is_some_and(|number| number.abs() < EXACT)
+            // Those next to zero keep fewer digits than others.
+            let keeps = |number: f64| number == 0.0 || number.is_normal() && number.abs() < EXACT;
+            digits <= DIGITS && number.as_f64().is_some_and(keeps)
         }
         Value::Array(values) => values.iter().all(is_exact),
         Value::Object(members) => members.values().all(is_exact),
@@ -41,5 +43,16 @@ mod tests {
         {
             assert!(!exact(changed), "{changed}");
         }
+    }
+
+    #[test]
+    fn one_number_is_the_same_however_it_is_written() {
+        let read = |text: &str| serde_json::from_str::<Value>(text).unwrap();
+        for [one, other] in [["12345674450e-200", "1.234567445e-190"], ["2.50", "0.25e1"], ["1e2", "100.0"]] {
+            assert_eq!(read(one), read(other));
+            assert!(is_exact(&read(one)), "{one}");
+        }
+        // These two are so near to zero that they are one number when read.
+        assert!(!is_exact(&read("1.00001e-320")) && !is_exact(&read("1.00002e-320")));
     }
 }

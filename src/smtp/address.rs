@@ -156,7 +156,9 @@ fn is_domain(text: &str) -> bool {
     !text.is_empty() && text.strip_suffix('.').unwrap_or(text).split('.').all(label)
 }
 
-/// `[192.0.2.1]`, `[IPv6:2001:db8::1]` or a tagged form of the future.
+/// `[192.0.2.1]`, `[IPv6:2001:db8::1]` or a tagged form of the future; of the
+/// latter without brackets and quotes, which RFC 5321 §4.1.3 would allow: a
+/// receiver could take them for the end of the path.
 fn is_address_literal(text: &str) -> bool {
     let Some(inner) = text.strip_prefix('[').and_then(|t| t.strip_suffix(']')) else {
         return false;
@@ -167,9 +169,7 @@ fn is_address_literal(text: &str) -> bool {
             address.parse::<std::net::Ipv6Addr>().is_ok()
         }
         Some((tag, content)) => {
-            // Angle brackets are allowed in there, but a path goes out between
-            // them, and no tag that is in use has any.
-            let dcontent = |b: u8| matches!(b, b'!'..=b'Z' | b'^'..=b'~') && !matches!(b, b'<' | b'>');
+            let dcontent = |b: u8| matches!(b, b'!'..=b'Z' | b'^'..=b'~') && !matches!(b, b'"' | b'<' | b'>');
             !tag.is_empty()
                 && tag.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
                 && !content.is_empty()
@@ -228,9 +228,10 @@ mod tests {
             "\"a\u{7}\"@x.example",
             "@a:",
             "user@[IPv6:zz]",
-            "user@[x:a>b]",
-            "user@[x:<a]",
             "<a@b>",
+            "a@[tag:b>]",
+            "a@[tag:<b]",
+            "a@[tag:\"b]",
         ] {
             assert_eq!(Path::parse(text), None, "{text:?}");
         }

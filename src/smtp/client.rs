@@ -229,6 +229,8 @@ impl Client {
     }
 
     fn early_reply(&mut self) -> ProtocolFault {
+        // It stays so when the bytes are read.
+        self.early = true;
         match self.replies.next(MAX_REPLY) {
             Ok(Some(reply)) if reply.code() == 421 => ProtocolFault::ServiceClosing(reply),
             Ok(reply) => ProtocolFault::Early(reply),

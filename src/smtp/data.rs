@@ -78,7 +78,13 @@ impl Decoder {
     /// octets were used, and whether the end of data was among them; what
     /// follows it is left for the next command.
     pub fn push(&mut self, input: &[u8], out: &mut Vec<u8>) -> (usize, bool) {
-        self.findings.eight_bit |= !input.is_ascii();
+        let (used, ended) = self.decode(input, out);
+        // What follows the end of data is no part of the message.
+        self.findings.eight_bit |= !input[..used].is_ascii();
+        (used, ended)
+    }
+
+    fn decode(&mut self, input: &[u8], out: &mut Vec<u8>) -> (usize, bool) {
         let mut at = 0;
         while at < input.len() {
             if matches!(self.position, Position::Line | Position::AfterBareLf) {
@@ -236,6 +242,15 @@ mod tests {
     #[test]
     fn stuffed_dots_go() {
         data(b"..a\r\n..\r\n.b.\r\n.\r\n", b".a\r\n.\r\nb.\r\n", Some(b""));
+    }
+
+    #[test]
+    fn what_follows_the_end_is_not_of_the_message() {
+        for step in [1, 100] {
+            let (_, findings, _) = decode(Framing::Dots, b"a\r\n.\r\nMAIL FROM:<\xc3\xa9@a.test>\r\n", step);
+            assert_eq!(findings, Findings::default());
+        }
+        assert!(decode(Framing::Dots, b"\xe9\r\n.\r\n", 100).1.eight_bit);
     }
 
     #[test]

@@ -288,7 +288,10 @@ fn state(view: &RecordView) -> Result<State, String> {
 fn reply(view: &RecordView) -> Result<Reply, String> {
     let line = view.reply.as_deref().unwrap_or_default();
     let parsed = parse_line(line).filter(|reply| (200..600).contains(&reply.code()));
-    let reply = parsed.ok_or_else(|| wrong("reply", line, "a code and text such as 250 2.0.0 ok"))?;
+    // Duplicates hear the reply of what was accepted.
+    let fits = |reply: &Reply| view.state != StateName::Accepted || reply.is_success();
+    let reply =
+        parsed.filter(fits).ok_or_else(|| wrong("reply", line, "a code and text such as 250 2.0.0 ok"))?;
     let Some(wire) = &view.reply_wire else { return Ok(reply) };
     let text = BASE64.decode(wire).map_err(|_| wrong("reply_wire", wire, "base64"))?;
     Ok(Reply::from_wire(reply.code(), text))

@@ -151,6 +151,11 @@ fn bytes_that_nothing_asked_for_are_early() {
     let mut client = greeted(ALL);
     client.feed(b"250 done\r\n");
     assert_eq!(client.next_reply(), Err(ProtocolFault::Early(Some(Reply::new(250, "done")))));
+    // The connection stays of no use when those bytes are read.
+    assert!(!client.is_quiet());
+    client.completed();
+    client.feed(b"250 taken\r\n");
+    assert_eq!(client.next_reply(), Err(ProtocolFault::Early(Some(Reply::new(250, "taken")))));
 
     let mut client = greeted(ALL);
     client.feed(b"421 too slow\r\n");

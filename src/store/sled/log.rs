@@ -238,9 +238,42 @@ fn next_frame(reader: &mut impl Read, rest: &mut u64) -> io::Result<Option<Vec<u
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
     use tempfile::TempDir;
 
     use super::*;
+
+    /// Every frame up to the first that is none.
+    fn frames(mut bytes: &[u8]) -> Vec<Vec<u8>> {
+        let mut rest = bytes.len() as u64;
+        std::iter::from_fn(|| next_frame(&mut bytes, &mut rest).ok().flatten()).collect()
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_the_reader_panic(bytes: Vec<u8>, length in 0_u32..200) {
+            prop_assert!(frames(&bytes).is_empty());
+            prop_assert!(frames(&[&length.to_be_bytes(), &bytes[..]].concat()).is_empty());
+        }
+
+        #[test]
+        fn damage_ends_the_frames_where_it_is(
+            payloads in prop::collection::vec(any::<Vec<u8>>(), 1..5),
+            at: prop::sample::Index,
+            change in 1_u8..,
+        ) {
+            let (mut bytes, mut ends) = (Vec::new(), Vec::new());
+            for (serial, payload) in (0..).zip(&payloads) {
+                frame(&mut bytes, 7, serial, OPEN, payload);
+                ends.push(bytes.len());
+            }
+            prop_assert_eq!(frames(&bytes).len(), payloads.len());
+            let at = at.index(bytes.len());
+            bytes[at] ^= change;
+            let sound = ends.iter().filter(|end| **end <= at).count();
+            prop_assert_eq!(frames(&bytes).len(), sound);
+        }
+    }
 
     fn open(dir: &TempDir) -> (CommitLog, Vec<(Serial, Vec<u8>)>) {
         let (mut log, Left { open, .. }) = CommitLog::open(dir.path()).unwrap();

@@ -210,6 +210,18 @@ proptest! {
         let _ = codec::decode(&[&[2], bytes.as_slice()].concat());
         let _ = codec::decode_tally(&bytes);
     }
+
+    #[test]
+    fn a_damaged_record_is_another_one_or_refused(at: prop::sample::Index, octet: u8, cut: prop::sample::Index) {
+        let mut bytes = codec::encode(&known()).unwrap();
+        let length = bytes.len();
+        bytes[at.index(length)] = octet;
+        for bytes in [&bytes[..], &bytes[..cut.index(length)]] {
+            if let Ok(record) = codec::decode(bytes) {
+                prop_assert_eq!(codec::decode(&codec::encode(&record).unwrap()), Ok(record));
+            }
+        }
+    }
 }
 
 fn known() -> Record {

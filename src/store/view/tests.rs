@@ -7,18 +7,18 @@ fn time() -> impl Strategy<Value = Timestamp> {
     (0_u64..253_402_300_799_999).prop_map(Timestamp::from_millis)
 }
 
-fn reply() -> impl Strategy<Value = Reply> {
+fn reply(codes: std::ops::Range<u16>) -> impl Strategy<Value = Reply> {
     let text = prop_oneof![any::<Vec<u8>>(), any::<String>().prop_map(String::into_bytes)];
-    (200_u16..600, text).prop_map(|(code, text)| Reply::from_wire(code, text))
+    (codes, text).prop_map(|(code, text)| Reply::from_wire(code, text))
 }
 
 fn state() -> impl Strategy<Value = State> {
     prop_oneof![
         any::<[u64; 2]>().prop_map(|[owner, attempt]| State::Committing { holder: Token { owner, attempt } }),
-        reply().prop_map(|reply| State::Settled(Outcome::Accepted(reply))),
-        reply().prop_map(|reply| State::Settled(Outcome::Deferred(reply))),
-        reply().prop_map(|reply| State::Settled(Outcome::Refused(reply))),
-        reply().prop_map(|reply| State::Settled(Outcome::InDoubt(reply))),
+        reply(200..300).prop_map(|reply| State::Settled(Outcome::Accepted(reply))),
+        reply(200..600).prop_map(|reply| State::Settled(Outcome::Deferred(reply))),
+        reply(200..600).prop_map(|reply| State::Settled(Outcome::Refused(reply))),
+        reply(200..600).prop_map(|reply| State::Settled(Outcome::InDoubt(reply))),
     ]
 }
 
@@ -174,6 +174,7 @@ fn a_wrong_member_is_named() {
         ("state", RecordView { state: StateName::Pending, ..good.clone() }),
         ("reply", RecordView { reply: None, ..good.clone() }),
         ("reply", RecordView { reply: Some("999 no".into()), ..good.clone() }),
+        ("reply", RecordView { reply: Some("550 5.1.1 no".into()), ..good.clone() }),
         ("reply_wire", RecordView { reply_wire: Some("!".into()), ..good.clone() }),
         ("first_seen", RecordView { first_seen: "1969-12-31T23:59:59Z".into(), ..good.clone() }),
         ("last_seen", RecordView { last_seen: wrong.clone(), ..good.clone() }),
