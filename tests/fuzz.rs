@@ -94,7 +94,7 @@ macro_rules! fuzzed {
     };
 }
 
-fuzzed! { command config data decode fingerprint headers identity records replies session }
+fuzzed! { command config data decode fingerprint headers identity proxy records replies sasl session }
 
 #[test]
 fn every_target_is_fuzzed_and_nothing_lies_about() {

@@ -12,8 +12,10 @@ mod decode;
 mod fingerprint;
 mod headers;
 mod identity;
+mod proxy;
 mod records;
 mod replies;
+mod sasl;
 mod session;
 mod wire;
 
@@ -34,7 +36,7 @@ const fn target(name: &'static str, run: fn(&[u8]), longest: usize) -> Target {
 /// Every target. A new parser of what comes from outside gets a line here, one
 /// at the end of `tests/fuzz.rs`, a file beside this one, a folder with three
 /// seeds or more in the corpus, and perhaps a dictionary.
-pub(crate) const TARGETS: [Target; 10] = [
+pub(crate) const TARGETS: [Target; 12] = [
     target("command", command::run, 2_500),
     target("config", config::run, 4_000),
     target("data", data::run, 4_000),
@@ -42,8 +44,10 @@ pub(crate) const TARGETS: [Target; 10] = [
     target("fingerprint", fingerprint::run, 8_000),
     target("headers", headers::run, 4_000),
     target("identity", identity::run, 4_000),
+    target("proxy", proxy::run, 4_500),
     target("records", records::run, 4_000),
     target("replies", replies::run, 6_000),
+    target("sasl", sasl::run, 1_000),
     target("session", session::run, 6_000),
 ];
 

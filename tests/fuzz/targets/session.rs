@@ -3,7 +3,8 @@
 use mailonce::smtp::data::BareNewlines;
 use mailonce::smtp::envelope::Envelope;
 use mailonce::smtp::reply::Reply;
-use mailonce::smtp::session::{Action, Offers, Policy, Session, Settings, Step};
+use mailonce::smtp::sasl::{Credentials, Malformed, Mechanism};
+use mailonce::smtp::session::{Action, AuthOffer, Offers, Policy, Session, Settings, Step, Verdict};
 
 use super::choice;
 use super::wire::{no_bare_newlines, own_reply_lines, splits};
@@ -72,7 +73,7 @@ struct Owner {
 impl Owner {
     fn new(choice: u8) -> Self {
         let reject = choice & 1 != 0;
-        let auth = if choice & 4 != 0 { vec!["PLAIN".to_owned()] } else { Vec::new() };
+        let auth = if choice & 4 != 0 { AuthOffer::Now(Mechanism::ALL.to_vec()) } else { AuthOffer::Off };
         let settings = Settings {
             hostname: "relay.test".to_owned(),
             max_message_size: MOST,
@@ -119,16 +120,27 @@ impl Owner {
                 }
                 Action::Deliver(delivery) => self.deliver(delivery.envelope, delivery.eight_bit),
                 Action::StartTls => self.start_tls(),
-                Action::Authenticate { mechanism, .. } => {
-                    assert_eq!(mechanism, "PLAIN");
-                    assert!(self.session.client().is_some() || self.heard.recipients == 0);
-                    let right = Reply::new(235, "2.7.0 welcome");
-                    let wrong = Reply::new(535, "5.7.8 wrong");
-                    self.session.authenticated(if self.password_is_right { right } else { wrong });
-                    self.hear();
-                }
+                Action::Authenticate(attempt) => self.authenticate(attempt),
                 Action::Close => self.closed(),
             }
+        }
+    }
+
+    fn authenticate(&mut self, attempt: Result<Credentials, Malformed>) {
+        assert!(self.session.client().is_some_and(|client| client.extended), "AUTH before EHLO");
+        let verdict = match attempt {
+            Err(malformed) => Verdict::Refused { reply: malformed.reply(), challenge: None },
+            Ok(_) if self.password_is_right => Verdict::Accepted(Reply::new(235, "2.7.0 welcome")),
+            Ok(credentials) => {
+                let is_token = matches!(credentials.mechanism, Mechanism::XOAuth2 | Mechanism::OAuthBearer);
+                let challenge = is_token.then(|| "e30=".to_owned());
+                Verdict::Refused { reply: Reply::new(535, "5.7.8 wrong"), challenge }
+            }
+        };
+        let next = self.session.authenticated(verdict);
+        self.hear();
+        if let Action::Close = next {
+            self.closed();
         }
     }
 
