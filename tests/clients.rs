@@ -110,10 +110,9 @@ const CLIENTS: [(&str, Client); 5] =
 
 /// A Postfix that wants to know who sends, over TLS, and a proxy in front of it
 /// that has it asked.
-fn proxy_before_postfix(authority: &Authority, mode: &str) -> (Postfix, Proxy) {
-    let directory = tempfile::tempdir().unwrap();
-    authority.issue(&["localhost", "127.0.0.1"]).write(directory.path(), "server");
-    let file = |name: &str| directory.path().join(name);
+fn proxy_before_postfix(authority: &Authority, mode: &str, directory: &Path) -> (Postfix, Proxy) {
+    authority.issue(&["localhost", "127.0.0.1"]).write(directory, "server");
+    let file = |name: &str| directory.join(name);
     let postfix = Postfix::with_sasl(&file("server.pem"), &file("server.key"), "ann", "pw-a");
     let setup = Setup::new(postfix.address());
     authority.issue(&["localhost"]).write(setup.directory(), "server");
@@ -134,14 +133,15 @@ fn said(output: &Output) -> String {
 
 fn each_client_sends_once(mode: &str) {
     let authority = Authority::new("test CA");
-    let (postfix, proxy) = proxy_before_postfix(&authority, mode);
+    let directory = tempfile::tempdir().unwrap();
+    let (postfix, proxy) = proxy_before_postfix(&authority, mode, directory.path());
     let ca = proxy.setup.directory().join("ca.pem");
     let sending =
         |password, key| Sending { mode, port: proxy.address.port(), ca: &ca, user: "ann", password, key };
     for (number, (name, client)) in CLIENTS.iter().enumerate() {
         for _ in 0..2 {
             let output = bounded(client(&sending("pw-a", name)));
-            assert!(output.status.success(), "{name}: {}", said(&output));
+            assert!(output.status.success(), "{name}: {}\n{}", said(&output), postfix.log());
         }
         let arrived = || (postfix.messages().len() > number).then_some(());
         until("the message arrives", arrived);

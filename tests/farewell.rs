@@ -2,7 +2,6 @@
 //! that nobody has cut it short.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that can't go on ends")]
-#![allow(dead_code, reason = "the client can do more than this")]
 
 #[path = "tls/client.rs"]
 mod client;

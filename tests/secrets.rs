@@ -6,7 +6,6 @@
 //! used); all that is searched for the others is searched for it.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that can't go on ends")]
-#![allow(dead_code, reason = "the client can do more than this")]
 
 #[path = "tls/client.rs"]
 mod client;

@@ -15,7 +15,7 @@ mod hello;
 mod lines;
 mod terms;
 #[cfg(test)]
-mod testing;
+mod tests;
 
 pub use terms::{
     Action, AuthOffer, ClientName, Delivery, Offers, Policy, Rejection, Settings, Step, Verdict,

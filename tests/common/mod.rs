@@ -7,11 +7,14 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that can't go on ends")]
 
 pub mod client;
+pub mod gate;
 pub mod got;
 pub mod http;
+pub mod login;
 pub mod mail;
 pub mod program;
 pub mod upstream;
+pub mod wire;
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};

@@ -6,12 +6,14 @@ use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use rustix::net::{AddressFamily, SocketType};
 
 use super::Watched;
+pub use super::gate::Gate;
+use super::gate::pass;
 use super::got::{Got, path_of};
+use super::login;
+use super::wire::{read_dots, say};
 
 /// A step of a session at which something can be asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,39 +42,6 @@ pub enum Do {
     AcceptDrop,
     /// Wait for the gate, then do as it says.
     Wait(Gate),
-}
-
-/// Stops a session until the test lets it on.
-#[derive(Clone, Debug, Default)]
-pub struct Gate(Arc<Watched<(bool, Option<Then>)>>);
-
-#[derive(Clone, Debug)]
-enum Then {
-    GoOn,
-    Say(String),
-    Drop,
-}
-
-impl Gate {
-    /// Waits until a session stands here.
-    pub fn reached(&self) {
-        self.0.wait(|(reached, _)| reached.then_some(())).expect("nobody came to the gate");
-    }
-
-    /// Lets the session go on as if nothing had been.
-    pub fn open(&self) {
-        self.0.change(|(_, then)| *then = Some(Then::GoOn));
-    }
-
-    /// Lets the session go on with this reply.
-    pub fn say(&self, reply: &str) {
-        self.0.change(|(_, then)| *then = Some(Then::Say(reply.to_owned())));
-    }
-
-    /// Closes the connection.
-    pub fn close(&self) {
-        self.0.change(|(_, then)| *then = Some(Then::Drop));
-    }
 }
 
 #[derive(Debug, Default)]
@@ -337,27 +306,7 @@ impl Shared {
             reader.read_line(&mut line)?;
             Ok(line.trim_end().to_owned())
         };
-        let mut words = line.split(' ').skip(1);
-        let (mechanism, initial) = (words.next().unwrap_or_default(), words.next().map(str::to_owned));
-        let (name, secret) = match mechanism {
-            "LOGIN" => (decoded(&ask("VXNlcm5hbWU6")?), decoded(&ask("UGFzc3dvcmQ6")?)),
-            "PLAIN" => {
-                let message = decoded(&initial.map_or_else(|| ask(""), Ok)?);
-                let mut parts = message.split('\0').skip(1).map(str::to_owned);
-                (parts.next().unwrap_or_default(), parts.next().unwrap_or_default())
-            }
-            _ => {
-                let message = decoded(&initial.map_or_else(|| ask(""), Ok)?);
-                let field = |start: &str| {
-                    message
-                        .split('\x01')
-                        .find_map(|field| field.strip_prefix(start))
-                        .unwrap_or_default()
-                        .to_owned()
-                };
-                (field("user="), field("auth=Bearer "))
-            }
-        };
+        let (mechanism, name, secret) = login::of(line, &mut ask)?;
         let is_good = self.state.lock().accounts.get(&name) == Some(&secret);
         if !is_good && mechanism.starts_with('X') {
             assert_eq!(ask("eyJzdGF0dXMiOiI0MDEifQ==")?, "");
@@ -414,49 +363,6 @@ impl Shared {
             Some(Do::Say(reply)) => say(stream, &reply),
             Some(_) => Err(io::ErrorKind::ConnectionAborted.into()),
             None => say(stream, usual),
-        }
-    }
-}
-
-fn decoded(base64: &str) -> String {
-    String::from_utf8(STANDARD.decode(base64).expect("not base64")).expect("not UTF-8")
-}
-
-fn pass(gate: &Gate) -> Option<Do> {
-    gate.0.change(|(reached, _)| *reached = true);
-    match gate.0.wait(|(_, then)| then.clone()).expect("the gate was never opened") {
-        Then::GoOn => None,
-        Then::Say(reply) => Some(Do::Say(reply)),
-        Then::Drop => Some(Do::Drop),
-    }
-}
-
-/// Writes a reply whose lines are separated by LF; the code comes from the
-/// first.
-fn say(mut stream: &TcpStream, reply: &str) -> io::Result<String> {
-    let (code, text) = reply.split_at(4.min(reply.len()));
-    let lines: Vec<&str> = text.split('\n').collect();
-    let mut out = String::new();
-    for (index, line) in lines.iter().enumerate() {
-        let code = if index + 1 < lines.len() { code.replace(' ', "-") } else { code.to_owned() };
-        out.push_str(&format!("{code}{line}\r\n"));
-    }
-    stream.write_all(out.as_bytes())?;
-    Ok(reply.to_owned())
-}
-
-/// The content up to CRLF.CRLF, dots taken away.
-fn read_dots(reader: &mut impl BufRead) -> io::Result<Vec<u8>> {
-    let mut content = Vec::new();
-    loop {
-        let mut line = Vec::new();
-        if reader.read_until(b'\n', &mut line)? == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        match line.as_slice() {
-            b".\r\n" if content.is_empty() || content.ends_with(b"\r\n") => return Ok(content),
-            [b'.', rest @ ..] => content.extend_from_slice(rest),
-            line => content.extend_from_slice(line),
         }
     }
 }

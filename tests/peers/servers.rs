@@ -7,7 +7,7 @@ use std::io::Write as _;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use tempfile::TempDir;
 
@@ -101,8 +101,6 @@ pub(crate) struct Postfix {
     postfix: PathBuf,
     address: SocketAddr,
     directory: TempDir,
-    /// What SASL reads.
-    _sasl: Option<TempDir>,
 }
 
 const SERVICES: &str = "\
@@ -124,6 +122,23 @@ anvil unix - - n - 1 anvil
 postlog unix-dgram n - n - 1 postlogd
 ";
 
+/// Writes a database of Cyrus SASL, and the file that names it where Debian's
+/// Postfix looks.
+fn tell_sasl(directory: &Path, user: &str, password: &str) {
+    let database = directory.join("sasldb2");
+    let mut command = Command::new(program("saslpasswd2", "sasl2-bin"));
+    command.args(["-p", "-c", "-u", "upstream.test", "-f"]).arg(&database).arg(user);
+    let mut child = command.stdin(Stdio::piped()).spawn().unwrap();
+    writeln!(child.stdin.take().unwrap(), "{password}").unwrap();
+    assert!(child.wait().unwrap().success(), "saslpasswd2 failed");
+    std::fs::set_permissions(&database, std::fs::Permissions::from_mode(0o644)).unwrap();
+    let lines = format!(
+        "pwcheck_method: auxprop\nauxprop_plugin: sasldb\nsasldb_path: {}\nmech_list: PLAIN LOGIN\n",
+        database.display()
+    );
+    std::fs::write(directory.join("smtpd.conf"), lines).unwrap();
+}
+
 impl Postfix {
     pub(crate) fn start() -> Self {
         Self::start_with(&[])
@@ -142,34 +157,25 @@ impl Postfix {
     /// The same, which takes mail only from who knows this password; Cyrus
     /// SASL keeps it.
     pub(crate) fn with_sasl(certificate: &Path, key: &Path, user: &str, password: &str) -> Self {
-        let config = directory();
-        let database = config.path().join("sasldb2");
-        let mut command = Command::new(program("saslpasswd2", "sasl2-bin"));
-        command.args(["-p", "-c", "-u", "upstream.test", "-f"]).arg(&database).arg(user);
-        let mut child = command.stdin(std::process::Stdio::piped()).spawn().unwrap();
-        writeln!(child.stdin.take().unwrap(), "{password}").unwrap();
-        assert!(child.wait().unwrap().success(), "saslpasswd2 failed");
-        std::fs::set_permissions(&database, std::fs::Permissions::from_mode(0o644)).unwrap();
-        let lines = format!(
-            "pwcheck_method: auxprop\nauxprop_plugin: sasldb\nsasldb_path: {}\nmech_list: PLAIN LOGIN\n",
-            database.display()
-        );
-        std::fs::write(config.path().join("smtpd.conf"), lines).unwrap();
-        let mut server = Self::start_with(&[
+        let only_known = "permit_sasl_authenticated, reject".to_owned();
+        let more = [
             ("smtpd_tls_security_level", "encrypt".to_owned()),
             ("smtpd_tls_cert_file", certificate.display().to_string()),
             ("smtpd_tls_key_file", key.display().to_string()),
             ("smtpd_sasl_auth_enable", "yes".to_owned()),
             ("smtpd_sasl_local_domain", "upstream.test".to_owned()),
-            ("cyrus_sasl_config_path", config.path().display().to_string()),
-            ("smtpd_relay_restrictions", "permit_sasl_authenticated, reject".to_owned()),
-            ("smtpd_recipient_restrictions", "permit_sasl_authenticated, reject".to_owned()),
-        ]);
-        server._sasl = Some(config);
-        server
+            ("smtpd_relay_restrictions", only_known.clone()),
+            ("smtpd_recipient_restrictions", only_known),
+        ];
+        Self::start_as(&more, Some((user, password)))
     }
 
     fn start_with(more: &[(&str, String)]) -> Self {
+        Self::start_as(more, None)
+    }
+
+    /// With these lines of `main.cf`, and a user that SASL knows.
+    fn start_as(more: &[(&str, String)], user: Option<(&str, &str)>) -> Self {
         let postfix = program("postfix", "postfix");
         assert!(
             rustix::process::geteuid().is_root(),
@@ -204,17 +210,20 @@ impl Postfix {
             writeln!(main, "{name} = {value}").unwrap();
         }
         let path = directory.path();
-        for name in ["etc", "queue", "data", "mail"] {
+        for name in ["etc", "etc/sasl", "queue", "data", "mail"] {
             std::fs::create_dir(path.join(name)).unwrap();
         }
         std::fs::write(path.join("etc/main.cf"), main).unwrap();
+        if let Some((user, password)) = user {
+            tell_sasl(&path.join("etc/sasl"), user, password);
+        }
         std::fs::write(path.join("etc/master.cf"), format!("{address} inet n - n - - smtpd\n{SERVICES}"))
             .unwrap();
         std::os::unix::fs::chown(path.join("mail"), Some(65534), Some(65534)).unwrap();
         let mut chown = Command::new("chown");
         chown.arg("postfix").arg(path.join("data"));
         assert!(bounded(chown).status.success(), "there is no user postfix: apt-get install postfix");
-        let server = Self { postfix, address, directory, _sasl: None };
+        let server = Self { postfix, address, directory };
         server.command("start");
         until("Postfix listens", || TcpStream::connect(address).ok());
         server
@@ -229,7 +238,7 @@ impl Postfix {
         assert!(status.success() || std::thread::panicking(), "postfix {what} failed:\n{}", self.log());
     }
 
-    fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         let logs = ["start.log", "stop.log", "postfix.log"];
         logs.iter()
             .filter_map(|name| std::fs::read_to_string(self.directory.path().join(name)).ok())

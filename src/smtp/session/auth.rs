@@ -112,7 +112,7 @@ impl<P: Policy> Session<P> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{Allow, said, settings};
+    use super::super::tests::{Allow, said, settings};
     use super::super::{Offers, Settings};
     use super::*;
     use crate::smtp::sasl::Malformed;

@@ -76,7 +76,7 @@ pub(super) fn begins_foreign(line: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{Allow, said, settings};
+    use super::super::tests::{Allow, said, settings};
     use super::super::{Offers, Settings};
     use super::*;
 
