@@ -36,6 +36,20 @@ fn authority() -> Authority {
 }
 
 #[test]
+fn the_strongest_cipher_is_used_whatever_the_client_would_rather_have() {
+    let authority = authority();
+    let upstream = Upstream::start();
+    let proxy = setup(&upstream, "implicit", &authority).0.start();
+    for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
+        let weakest_first = Trust::preferring(&authority, version, |suites| suites.reverse());
+        let mut client = weakest_first.implicit(proxy.address);
+        client.expect("220 ");
+        let suite = client.cipher();
+        assert!(suite.contains("AES_256_GCM_SHA384"), "{suite}");
+    }
+}
+
+#[test]
 fn both_modes_and_both_versions_deliver_once() {
     let authority = authority();
     for version in [&rustls::version::TLS12, &rustls::version::TLS13] {

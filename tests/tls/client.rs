@@ -6,6 +6,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 
+use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{
@@ -35,10 +36,18 @@ impl Trust {
         identity: Option<&Identity>,
         versions: &[&'static SupportedProtocolVersion],
     ) -> Self {
+        Self::by(rustls::crypto::ring::default_provider(), authority, identity, versions)
+    }
+
+    fn by(
+        provider: CryptoProvider,
+        authority: &Authority,
+        identity: Option<&Identity>,
+        versions: &[&'static SupportedProtocolVersion],
+    ) -> Self {
         let mut roots = RootCertStore::empty();
         roots.add(CertificateDer::from_pem_slice(authority.pem().as_bytes()).unwrap()).unwrap();
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let builder = ClientConfig::builder_with_provider(provider)
+        let builder = ClientConfig::builder_with_provider(Arc::new(provider))
             .with_protocol_versions(versions)
             .unwrap()
             .with_root_certificates(roots);
@@ -50,6 +59,17 @@ impl Trust {
                 builder.with_client_auth_cert(chain, key).unwrap()
             }
         }))
+    }
+
+    /// One version, with the cipher suites in another order.
+    pub fn preferring(
+        authority: &Authority,
+        version: &'static SupportedProtocolVersion,
+        order: impl FnOnce(&mut Vec<rustls::SupportedCipherSuite>),
+    ) -> Self {
+        let mut provider = rustls::crypto::ring::default_provider();
+        order(&mut provider.cipher_suites);
+        Self::by(provider, authority, None, &[version])
     }
 
     fn over(&self, stream: TcpStream, name: &str) -> Secure {
@@ -181,6 +201,11 @@ impl Secure {
     pub fn is_closed(&mut self) -> bool {
         let mut rest = Vec::new();
         self.stream.read_to_end(&mut rest).is_ok() && rest.is_empty()
+    }
+
+    /// The cipher suite that was agreed on.
+    pub fn cipher(&self) -> String {
+        format!("{:?}", self.stream.get_ref().conn.negotiated_cipher_suite().unwrap().suite())
     }
 
     /// The certificate that the proxy has shown, in PEM's base64.

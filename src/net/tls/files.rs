@@ -39,6 +39,8 @@ pub(super) fn load(settings: &ListenerTls, now: Timestamp) -> Result<Loaded, Fil
         None => builder.with_no_client_auth(),
     };
     let mut config = builder.with_cert_resolver(Arc::new(ByName(keys)));
+    // The strongest suite that both know, whatever the client would rather have.
+    config.ignore_client_order = true;
     // For clients that take no tickets, rustls remembers sessions by itself.
     config.ticketer = Ticketer::new().map_err(other)?;
     Ok(Loaded { config: Arc::new(config), warnings })
