@@ -248,6 +248,32 @@ fn whom_the_upstream_knew_lately_is_believed_while_it_is_away() {
 }
 
 #[test]
+fn while_the_upstream_is_away_guesses_are_counted() {
+    let (upstream, setup) = passthrough();
+    let proxy = setup.start();
+    assert!(proxy.client().command(&plain("ann", "pw-a")).starts_with("235 "));
+    upstream.down();
+    let try_often = |user: &'static str| {
+        let tries: Vec<_> = (0..11)
+            .map(|number| {
+                let mut client = proxy.client();
+                meanwhile(move || client.command(&plain(user, &format!("guess-{number}"))))
+            })
+            .collect();
+        for reply in tries {
+            assert!(reply.join().unwrap().starts_with("454 4.7.0 "));
+        }
+    };
+    try_often("bob");
+    assert!(proxy.client().command(&plain("ann", "pw-a")).starts_with("235 "), "nobody knows bob: no guess");
+    try_often("ann");
+    assert!(
+        proxy.client().command(&plain("ann", "pw-a")).starts_with("454 "),
+        "her password could be guessed"
+    );
+}
+
+#[test]
 fn what_the_upstream_says_to_auth_is_its_own_affair() {
     let (upstream, setup) = passthrough();
     let proxy = setup.start();

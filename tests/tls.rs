@@ -1,4 +1,4 @@
-//! TLS with clients: the real program, clients of rustls, curl and Python.
+//! TLS with clients: the real program, and clients of rustls.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that can't go on ends")]
 
@@ -304,60 +304,6 @@ fn a_client_without_a_place_is_turned_away() {
     assert!(trust.implicit(proxy.address).try_reply().is_err());
     proxy.says("too many connections");
     assert!(first.command("NOOP").starts_with("250"));
-}
-
-/// Each command sends one e-mail with one key; it arrives once.
-fn sends_once(kind: &str, command: impl Fn(&Proxy) -> Command) {
-    let (upstream, authority) = (Upstream::start(), authority());
-    let proxy = setup(&upstream, kind, &authority).0.start();
-    std::fs::write(proxy.setup.directory().join("mail.eml"), Mail::keyed("k").content()).unwrap();
-    for _ in 0..2 {
-        let output = bounded(command(&proxy));
-        assert!(output.status.success(), "{kind}: {}", String::from_utf8_lossy(&output.stderr));
-    }
-    assert!(upstream.only().value("Received").unwrap().contains(" with ESMTPS "));
-}
-
-#[test]
-fn curl_sends_once() {
-    for (kind, scheme) in [("starttls", "smtp"), ("implicit", "smtps")] {
-        for version in ["1.2", "1.3"] {
-            sends_once(kind, |proxy| {
-                let mut curl = Command::new("curl");
-                curl.args(["-sS", "--ssl-reqd", "--mail-from", "app@a.test", "--mail-rcpt", "ann@b.test"]);
-                curl.args([&format!("--tlsv{version}"), "--tls-max", version]);
-                curl.arg("--cacert").arg(proxy.setup.directory().join("ca.pem"));
-                curl.arg("-T").arg(proxy.setup.directory().join("mail.eml"));
-                curl.arg(format!("{scheme}://127.0.0.1:{}/client.test", proxy.address.port()));
-                curl
-            });
-        }
-    }
-}
-
-const SMTPLIB: &str = "
-import smtplib, ssl, sys
-kind, port, directory = sys.argv[1:]
-trust = ssl.create_default_context(cafile=directory + '/ca.pem')
-if kind == 'implicit':
-    client = smtplib.SMTP_SSL('127.0.0.1', int(port), timeout=30, context=trust)
-else:
-    client = smtplib.SMTP('127.0.0.1', int(port), timeout=30)
-    client.starttls(context=trust)
-client.sendmail('app@a.test', ['ann@b.test'], open(directory + '/mail.eml', 'rb').read())
-client.quit()
-";
-
-#[test]
-fn smtplib_sends_once() {
-    for kind in ["starttls", "implicit"] {
-        sends_once(kind, |proxy| {
-            let mut python = Command::new("python3");
-            python.args(["-c", SMTPLIB, kind, &proxy.address.port().to_string()]);
-            python.arg(proxy.setup.directory());
-            python
-        });
-    }
 }
 
 #[test]
