@@ -3,11 +3,9 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that can't go on ends")]
 
-#[allow(dead_code, reason = "this file uses its part of it")]
 #[path = "tls/client.rs"]
 mod client;
 mod common;
-#[allow(dead_code, reason = "this file uses its part of it")]
 #[path = "tls/pki.rs"]
 mod pki;
 
