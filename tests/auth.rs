@@ -212,6 +212,31 @@ fn the_upstream_answers_and_keeps_accounts_apart() {
 }
 
 #[test]
+fn another_upstream_does_not_get_the_password_of_who_logged_in_before() {
+    let (upstream, setup) = passthrough();
+    let other = Upstream::offering(&["PIPELINING", "AUTH PLAIN"]);
+    let proxy = setup.start();
+    let mut ann = proxy.client();
+    assert!(ann.command(&plain("ann", "pw-a")).starts_with("235 "));
+    let file = proxy.setup.write();
+    let text = std::fs::read_to_string(&file).unwrap();
+    replace(&file, &text.replace(&upstream.address.to_string(), &other.address.to_string()));
+    proxy.process.signal(Signal::HUP);
+    proxy.says("the configuration was read again");
+    assert_eq!(
+        ann.deliver(&Mail::keyed("k")),
+        "421 4.7.0 the upstream that let you in was replaced, connect again"
+    );
+    assert!(ann.is_closed());
+    let heard = other.commands();
+    assert!(!heard.iter().any(|line| line.starts_with("AUTH")), "{heard:?}");
+    other.account("ann", "pw-other");
+    let mut ann = proxy.client();
+    assert!(ann.command(&plain("ann", "pw-other")).starts_with("235 "));
+    assert_eq!(ann.deliver(&Mail::keyed("k")), "250 2.0.0 queued as 1");
+}
+
+#[test]
 fn a_refused_token_is_explained_as_the_upstream_does() {
     let (upstream, setup) = passthrough();
     upstream.account("ann", "token-a");

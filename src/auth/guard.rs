@@ -13,8 +13,13 @@ use tokio::sync::Notify;
 use tokio::sync::futures::OwnedNotified;
 use tokio::time::{Instant, timeout};
 
-/// Failures within a [`WINDOW`] that are enough.
+/// Failures of one address within a [`WINDOW`] that are enough.
 const ENOUGH: usize = 10;
+
+/// The same of one user, from all addresses together. An address alone, or a
+/// few, must not keep anybody out elsewhere: this is against guesses that come
+/// from everywhere.
+const ENOUGH_OF_A_USER: usize = 100;
 
 /// Over which failures add up, and how long an address is kept out.
 const WINDOW: Duration = Duration::from_secs(60);
@@ -25,7 +30,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// The most addresses, and the most users, that are watched at a time.
 const MOST: usize = 100_000;
 
-/// Counts failures by address and by user. Attempts that are being checked
+/// Counts failures by address and by user. Guesses that are being checked
 /// count like failures until they are decided: however many come at once, no
 /// more than ten fail in a minute.
 #[derive(Debug)]
@@ -42,10 +47,19 @@ pub(super) struct Guard {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct User(u64);
 
+/// What an attempt is for all that we know before it is checked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Attempt {
+    /// It may be a guess.
+    Guess,
+    /// With these very credentials somebody was let in lately.
+    Known,
+}
+
 /// Why an attempt is not checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Refusal {
-    /// There were ten failures.
+    /// There were too many failures.
     TooMany,
     /// Attempts before it are not decided yet, and take too long.
     Busy,
@@ -63,21 +77,27 @@ pub(super) enum Failed {
 impl Guard {
     pub(super) fn new() -> Self {
         Self {
-            addresses: Watch::new(Until::Later),
-            users: Watch::new(Until::Room),
+            addresses: Watch::new(ENOUGH, Until::Later),
+            users: Watch::new(ENOUGH_OF_A_USER, Until::Room),
             hasher: RandomState::new(),
         }
     }
 
-    /// Waits until an attempt from this address may be checked.
-    pub(super) async fn address(&self, address: IpAddr) -> Result<Turn<'_, IpAddr>, Refusal> {
-        self.addresses.turn(network(address)).await
+    /// Waits until an attempt from this address may be checked. What is known
+    /// waits for nobody, from when it is known; or else workers that all log in
+    /// at once would wait for an upstream that is slow or away, ten by ten.
+    pub(super) async fn address(
+        &self,
+        address: IpAddr,
+        attempt: impl Fn() -> Attempt,
+    ) -> Result<Turn<'_, IpAddr>, Refusal> {
+        self.addresses.turn(network(address), attempt).await
     }
 
     /// Waits until an attempt to be this user may be checked.
     pub(super) async fn user(&self, name: &str) -> Result<Turn<'_, User>, Refusal> {
         let user = User(self.hasher.hash_one(name.to_lowercase()));
-        self.users.turn(user).await
+        self.users.turn(user, || Attempt::Guess).await
     }
 }
 
@@ -99,6 +119,7 @@ enum Until {
 }
 
 struct Watch<K> {
+    enough: usize,
     until: Until,
     /// The one touched last is at the front.
     seen: Mutex<LruCache<K, Record>>,
@@ -109,11 +130,11 @@ struct Watch<K> {
 struct Record {
     /// When, within the last window; in order.
     failures: VecDeque<Instant>,
-    /// Attempts that are being checked.
+    /// Guesses that are being checked.
     pending: usize,
     /// No turn before.
     closed: Option<Instant>,
-    /// Told when an attempt was decided.
+    /// Told when a guess was decided.
     decided: Arc<Notify>,
 }
 
@@ -125,8 +146,8 @@ impl Record {
         self.closed = self.closed.filter(|until| *until > now);
     }
 
-    fn is_closed(&self) -> bool {
-        self.closed.is_some() || self.failures.len() >= ENOUGH
+    fn is_closed(&self, enough: usize) -> bool {
+        self.closed.is_some() || self.failures.len() >= enough
     }
 
     /// Whether nothing in it matters any more.
@@ -145,15 +166,15 @@ enum Standing<'g, K: Copy + Eq + Hash> {
 }
 
 impl<K: Copy + Eq + Hash> Watch<K> {
-    fn new(until: Until) -> Self {
+    fn new(enough: usize, until: Until) -> Self {
         // Room is taken as it is needed.
-        Self { until, seen: Mutex::new(LruCache::unbounded()) }
+        Self { enough, until, seen: Mutex::new(LruCache::unbounded()) }
     }
 
-    async fn turn(&self, who: K) -> Result<Turn<'_, K>, Refusal> {
+    async fn turn(&self, who: K, attempt: impl Fn() -> Attempt) -> Result<Turn<'_, K>, Refusal> {
         let wait = async {
             loop {
-                match self.stand(who) {
+                match self.stand(who, attempt()) {
                     Standing::Now(turn) => return Ok(turn),
                     Standing::Never => return Err(Refusal::TooMany),
                     Standing::AfterThat(decided) => decided.await,
@@ -163,21 +184,23 @@ impl<K: Copy + Eq + Hash> Watch<K> {
         timeout(PATIENCE, wait).await.unwrap_or(Err(Refusal::Busy))
     }
 
-    fn stand(&self, who: K) -> Standing<'_, K> {
+    fn stand(&self, who: K, attempt: Attempt) -> Standing<'_, K> {
         let mut seen = self.seen();
         let now = Instant::now();
         sweep(&mut seen, now);
         let record = seen.get_or_insert_mut(who, Record::default);
         record.refresh(now);
-        if record.is_closed() {
+        if record.is_closed(self.enough) {
             return Standing::Never;
         }
-        if record.failures.len() + record.pending >= ENOUGH {
-            // Taken while the lock is held, so that no word of it is missed.
-            return Standing::AfterThat(record.decided.clone().notified_owned());
+        if attempt == Attempt::Guess {
+            if record.failures.len() + record.pending >= self.enough {
+                // Taken while the lock is held, so that no word of it is missed.
+                return Standing::AfterThat(record.decided.clone().notified_owned());
+            }
+            record.pending += 1;
         }
-        record.pending += 1;
-        Standing::Now(Turn { watch: self, who })
+        Standing::Now(Turn { watch: self, who, attempt })
     }
 
     /// An attempt has failed. Its turn is over with it: nobody gets in between.
@@ -187,7 +210,7 @@ impl<K: Copy + Eq + Hash> Watch<K> {
         let record = seen.get_or_insert_mut(who, Record::default);
         record.refresh(now);
         record.failures.push_back(now);
-        if record.failures.len() < ENOUGH {
+        if record.failures.len() < self.enough {
             return Failed::Noted;
         }
         record.closed = match self.until {
@@ -197,12 +220,14 @@ impl<K: Copy + Eq + Hash> Watch<K> {
         Failed::Last
     }
 
-    fn decided(&self, who: K) {
+    fn decided(&self, who: K, attempt: Attempt) {
         let mut seen = self.seen();
         // One that was crowded out has begun anew, if at all.
         let Some(record) = seen.peek_mut(&who) else { return };
-        record.pending = record.pending.saturating_sub(1);
-        record.decided.notify_waiters();
+        if attempt == Attempt::Guess {
+            record.pending = record.pending.saturating_sub(1);
+            record.decided.notify_waiters();
+        }
         if record.is_over(Instant::now()) {
             seen.pop(&who);
         }
@@ -228,6 +253,7 @@ fn sweep<K: Copy + Eq + Hash>(seen: &mut LruCache<K, Record>, now: Instant) {
 pub(super) struct Turn<'g, K: Copy + Eq + Hash> {
     watch: &'g Watch<K>,
     who: K,
+    attempt: Attempt,
 }
 
 impl<K: Copy + Eq + Hash> Turn<'_, K> {
@@ -239,7 +265,7 @@ impl<K: Copy + Eq + Hash> Turn<'_, K> {
 
 impl<K: Copy + Eq + Hash> Drop for Turn<'_, K> {
     fn drop(&mut self) {
-        self.watch.decided(self.who);
+        self.watch.decided(self.who, self.attempt);
     }
 }
 
@@ -267,8 +293,12 @@ mod tests {
         text.parse().unwrap()
     }
 
+    async fn guess<'g>(guard: &'g Guard, address: &str) -> Result<Turn<'g, IpAddr>, Refusal> {
+        guard.address(ip(address), || Attempt::Guess).await
+    }
+
     async fn fail(guard: &Guard, address: &str) -> Result<Failed, Refusal> {
-        guard.address(ip(address)).await.map(Turn::failed)
+        guess(guard, address).await.map(Turn::failed)
     }
 
     async fn fail_as(guard: &Guard, name: &str) -> Result<Failed, Refusal> {
@@ -283,11 +313,11 @@ mod tests {
             advance(6 * SECOND).await;
         }
         // A success in between makes up for nothing.
-        drop(guard.address(ip("192.0.2.1")).await.unwrap());
+        drop(guess(&guard, "192.0.2.1").await.unwrap());
         assert_eq!(fail(&guard, "192.0.2.1").await, Ok(Failed::Last));
         advance(59 * SECOND).await;
         assert_eq!(fail(&guard, "192.0.2.1").await, Err(Refusal::TooMany));
-        assert!(guard.address(ip("192.0.2.2")).await.is_ok(), "others are let in");
+        assert!(guess(&guard, "192.0.2.2").await.is_ok(), "others are let in");
         // What was not checked was no failure.
         advance(SECOND).await;
         assert_eq!(fail(&guard, "192.0.2.1").await, Ok(Failed::Noted));
@@ -318,11 +348,11 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn ten_failures_keep_a_user_out_for_the_rest_of_the_minute() {
+    async fn a_hundred_failures_keep_a_user_out_for_the_rest_of_the_minute() {
         let guard = Guard::new();
-        for n in 0..10 {
+        for n in 0..100 {
             fail_as(&guard, ["ann", "ANN"][n % 2]).await.unwrap();
-            advance(5 * SECOND).await;
+            advance(SECOND / 2).await;
         }
         assert_eq!(fail_as(&guard, "Ann").await, Err(Refusal::TooMany));
         assert!(guard.user("bob").await.is_ok());
@@ -338,7 +368,7 @@ mod tests {
         for _ in 0..50 {
             let guard = guard.clone();
             attempts.spawn(async move {
-                let turn = guard.address(ip("192.0.2.1")).await?;
+                let turn = guess(&guard, "192.0.2.1").await?;
                 tokio::time::sleep(SECOND).await;
                 Ok::<_, Refusal>(turn.failed())
             });
@@ -356,7 +386,7 @@ mod tests {
         for _ in 0..50 {
             let guard = guard.clone();
             attempts.spawn(async move {
-                let turn = guard.address(ip("192.0.2.1")).await;
+                let turn = guess(&guard, "192.0.2.1").await;
                 tokio::time::sleep(SECOND).await;
                 turn.is_ok()
             });
@@ -366,11 +396,48 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn what_is_known_waits_for_no_guess() {
+        let guard = Guard::new();
+        let address = ip("192.0.2.1");
+        let mut turns = Vec::new();
+        for _ in 0..10 {
+            turns.push(guess(&guard, "192.0.2.1").await.unwrap());
+        }
+        let since = Instant::now();
+        for _ in 0..50 {
+            turns.push(guard.address(address, || Attempt::Known).await.unwrap());
+        }
+        assert_eq!(since.elapsed(), Duration::ZERO);
+        // It becomes known while it waits, with the first guess that is right.
+        let calls = std::cell::Cell::new(0);
+        let becomes_known = || match calls.replace(calls.get() + 1) {
+            0 => Attempt::Guess,
+            _ => Attempt::Known,
+        };
+        let first = turns.remove(0);
+        let (turn, next) = tokio::join!(guard.address(address, becomes_known), async {
+            drop(first);
+            guard.addresses.stand(address, Attempt::Guess)
+        });
+        assert!(turn.is_ok() && matches!(next, Standing::Now(_)), "nobody has given up a turn for it");
+        // When there were ten failures, it is not checked either.
+        turns.drain(..9).for_each(|turn| {
+            turn.failed();
+        });
+        drop((turn, turns, next));
+        assert_eq!(fail(&guard, "192.0.2.1").await, Ok(Failed::Last));
+        assert_eq!(guard.address(address, || Attempt::Known).await.err(), Some(Refusal::TooMany));
+        advance(WINDOW).await;
+        drop(guard.address(address, || Attempt::Known).await.unwrap());
+        assert_eq!(guard.addresses.seen().len(), 0, "nothing is left of it");
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn nobody_waits_forever() {
         let guard = Guard::new();
         let mut turns = Vec::new();
         for _ in 0..10 {
-            turns.push(guard.address(ip("192.0.2.1")).await.unwrap());
+            turns.push(guess(&guard, "192.0.2.1").await.unwrap());
         }
         let since = Instant::now();
         assert_eq!(fail(&guard, "192.0.2.1").await, Err(Refusal::Busy));
@@ -383,12 +450,12 @@ mod tests {
         let nth = |n: usize| IpAddr::from(u32::try_from(n).unwrap().to_be_bytes());
         for n in 0..MOST + 10 {
             guard.addresses.fail(nth(n));
-            assert!(matches!(guard.addresses.stand(nth(n)), Standing::Now(_)));
+            assert!(matches!(guard.addresses.stand(nth(n), Attempt::Guess), Standing::Now(_)));
         }
         assert!((MOST - 2..=MOST).contains(&guard.addresses.seen().len()));
         advance(WINDOW).await;
         for n in 0..MOST / 2 {
-            assert!(matches!(guard.addresses.stand(nth(MOST + n)), Standing::Now(_)));
+            assert!(matches!(guard.addresses.stand(nth(MOST + n), Attempt::Guess), Standing::Now(_)));
         }
         assert_eq!(guard.addresses.seen().len(), 0);
     }

@@ -24,7 +24,7 @@ use crate::smtp::sasl::Malformed;
 use crate::smtp::session::Verdict;
 use crate::upstream::{Account, Upstream};
 
-use guard::{Failed, Guard, Refusal};
+use guard::{Attempt, Failed, Guard, Refusal};
 use known::Known;
 use local::Hashing;
 pub use local::MECHANISMS as LOCAL_MECHANISMS;
@@ -139,14 +139,15 @@ impl Authenticator {
         client: Client<'_>,
         credentials: &Account,
     ) -> (Verdict, Pace) {
-        let by_address = match self.guard.address(client.address.ip()).await {
+        let attempt = || self.look_up(authority, upstream, credentials);
+        let by_address = match self.guard.address(client.address.ip(), attempt).await {
             Ok(turn) => turn,
             Err(refusal) => return not_checked(refusal),
         };
         // Whoever logged in lately is not locked out by others who guess.
-        let by_user = match self.is_known(authority, upstream, credentials) {
-            true => None,
-            false => match self.guard.user(&credentials.username).await {
+        let by_user = match attempt() {
+            Attempt::Known => None,
+            Attempt::Guess => match self.guard.user(&credentials.username).await {
                 Ok(turn) => Some(turn),
                 Err(refusal) => return not_checked(refusal),
             },
@@ -193,7 +194,7 @@ impl Authenticator {
     /// What is malformed counts like a wrong password: else it would be a way
     /// to keep us busy.
     async fn malformed(&self, client: Client<'_>, malformed: Malformed) -> (Verdict, Pace) {
-        let turn = match self.guard.address(client.address.ip()).await {
+        let turn = match self.guard.address(client.address.ip(), || Attempt::Guess).await {
             Ok(turn) => turn,
             Err(refusal) => return not_checked(refusal),
         };
@@ -206,11 +207,12 @@ impl Authenticator {
         (Verdict::Refused { reply, challenge: None }, Pace::Slow)
     }
 
-    fn is_known(&self, authority: &Authority, upstream: &Upstream, credentials: &Account) -> bool {
-        match authority {
+    fn look_up(&self, authority: &Authority, upstream: &Upstream, credentials: &Account) -> Attempt {
+        let is_known = match authority {
             Authority::Local(users) => local::is_known(&self.known, users, credentials),
             Authority::Passthrough => passthrough::is_known(&self.known, upstream, credentials),
-        }
+        };
+        if is_known { Attempt::Known } else { Attempt::Guess }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::values::format_duration;
+use super::values::{covers_the_world, format_duration};
 use super::{Auth, Config, Dedup, Glob, Listener, Mode, Rule, Scope, Strategy};
 
 /// Retries of common job queues are over after this long (Celery's default,
@@ -12,10 +12,11 @@ const RETRIES: Duration = Duration::from_secs(10 * 60);
 
 impl Config {
     /// One line for each thing to think over: listeners that others reach in
-    /// clear, rules that can never match, and windows shorter than usual
-    /// retries take.
+    /// clear, or that let everybody relay, rules that can never match, and
+    /// windows shorter than usual retries take.
     pub fn warnings(&self) -> Vec<String> {
         let mut warnings: Vec<String> = self.listeners.iter().filter_map(in_clear).collect();
+        warnings.extend(self.listeners.iter().filter_map(open_behind_a_balancer));
         warnings.extend(short_windows("dedup", &self.dedup));
         warnings.extend(broad_scope("dedup", &self.dedup));
         for (index, rule) in self.rules.iter().enumerate() {
@@ -71,6 +72,18 @@ fn in_clear(listener: &Listener) -> Option<String> {
         format!(
             "listener {name:?}: {address} is not loopback, and there is no TLS: mail can be read and changed on \
              its way here{also}; name a certificate and its private_key"
+        )
+    })
+}
+
+/// That a listener is loopback says nothing of who comes through a balancer.
+fn open_behind_a_balancer(listener: &Listener) -> Option<String> {
+    let Listener { name, address, proxy_from, allow_from, .. } = listener;
+    let is_open = address.ip().is_loopback() && !proxy_from.is_empty() && covers_the_world(allow_from);
+    is_open.then(|| {
+        format!(
+            "listener {name:?}: whoever reaches a balancer in proxy_from may relay, since allow_from lets the whole \
+             world in; list only those that may, unless the balancer itself serves nobody else"
         )
     })
 }
@@ -143,6 +156,18 @@ mod tests {
         assert_eq!(listener("address = \"[::1]:25\""), [""; 0]);
         let tls = "address = \"192.0.2.1:25\"\ncertificate = \"c\"\nprivate_key = \"k\"";
         assert_eq!(listener(tls), [""; 0]);
+    }
+
+    #[test]
+    fn a_listener_that_a_balancer_opens_to_the_world_is_told() {
+        let listener = |allow_from: &str| {
+            let lines = "[[listener]]\nname = \"in\"\nproxy_protocol = true\nproxy_from = [\"127.0.0.1\"]\n";
+            warnings(&format!("{lines}allow_from = [{allow_from}]"))
+        };
+        let told = listener("\"0.0.0.0/1\", \"128.0.0.0/1\"");
+        let want = "listener \"in\": whoever reaches a balancer in proxy_from may relay";
+        assert!(told.len() == 1 && told[0].starts_with(want), "{told:?}");
+        assert_eq!(listener("\"192.0.2.0/24\""), [""; 0]);
     }
 
     #[test]

@@ -42,6 +42,9 @@ enum End {
     TimedOut,
     /// We are closing: `421 4.3.2`.
     Closing,
+    /// A reload has put another upstream in the place of the one that let the
+    /// client in, and it must show the new one that it may: `421 4.7.0`.
+    Replaced,
 }
 
 struct Connection {
@@ -50,6 +53,8 @@ struct Connection {
     peer: Peer,
     session: Session<RelayPolicy>,
     source: Source,
+    /// The upstream that the client's account is at, where it has one.
+    account_at: String,
     limits: Limits,
     input: BytesMut,
     spool: Spool,
@@ -92,6 +97,7 @@ impl Connection {
             wire,
             peer,
             source,
+            account_at: String::new(),
             limits,
             input: BytesMut::new(),
             spool,
@@ -194,6 +200,7 @@ impl Connection {
             self.session.policy().relaying = Relaying::Allowed;
             self.source.user = Some(User::ByAuth(credentials.username.clone()));
             self.source.account = matches!(authority, Authority::Passthrough).then_some(credentials);
+            self.account_at = upstream.name();
             self.since = Instant::now();
         }
         Ok(self.session.authenticated(verdict))
@@ -225,11 +232,19 @@ impl Connection {
         if let Some(name) = self.session.client() {
             self.source.name = name.clone();
         }
+        let services = self.shared.live.load().services.clone();
+        if self.source.account.is_some() && self.account_at != services.upstream.name() {
+            // Its password is nothing for others.
+            tracing::warn!(
+                session = self.source.session,
+                "a message is not taken: its client logged in at an upstream that a reload has replaced"
+            );
+            return Err(End::Replaced);
+        }
         let reply = match self.take_spool().finish().await {
             Ok(content) => {
                 let Delivery { envelope, eight_bit } = delivery;
                 let incoming = Incoming { source: self.source.clone(), envelope, content, eight_bit };
-                let services = self.shared.live.load().services.clone();
                 self.shared.heart.deliver(services, incoming).await
             }
             Err(no_room) => {
@@ -326,6 +341,10 @@ impl Connection {
         match end {
             Err(End::Gone) => return,
             Err(End::TimedOut) => self.session.end(Reply::new(421, "4.4.2 timed out waiting for you")),
+            Err(End::Replaced) => {
+                self.session
+                    .end(Reply::new(421, "4.7.0 the upstream that let you in was replaced, connect again"));
+            }
             Err(End::Closing) => self.session.end(Reply::new(421, "4.3.2 shutting down, try again")),
             Ok(()) => {}
         }

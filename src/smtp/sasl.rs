@@ -182,7 +182,9 @@ fn plain(message: &str) -> Result<Credentials, &'static str> {
 
 /// `user=NAME ^A auth=Bearer TOKEN ^A ^A`
 fn xoauth2(message: String) -> Result<Credentials, &'static str> {
-    let user = fields(&message)?.find_map(|field| field.strip_prefix("user=")).ok_or("no user= in it")?;
+    let users: Vec<_> = fields(&message)?.filter_map(|field| field.strip_prefix("user=")).collect();
+    // Servers differ in which of several they take: it might not be ours.
+    let [user] = users[..] else { return Err("there must be one user= in it") };
     token(Mechanism::XOAuth2, name(user)?, message)
 }
 
@@ -192,6 +194,9 @@ fn oauth_bearer(message: String) -> Result<Credentials, &'static str> {
     let header = fields(&message)?.next().unwrap_or_default();
     let user = header.strip_prefix("n,a=").and_then(|rest| rest.strip_suffix(','));
     let user = user.ok_or("the user must be named: n,a=NAME,")?;
+    if user.contains(',') {
+        return Err("a comma in the user's name is written =2C");
+    }
     // The two octets that a name can't have as they are (RFC 5801 §4).
     let user = name(&user.replace("=2C", ",").replace("=3D", "="))?;
     token(Mechanism::OAuthBearer, user, message)
@@ -289,6 +294,8 @@ mod tests {
             "user=joe\x01auth=\x01\x01",
             "auth=Bearer a\x01\x01",
             "user=joe\x01auth=Bearer a",
+            "user=ann\x01user=joe\x01auth=Bearer a\x01\x01",
+            "user=joe\x01auth=Bearer a\x01user=joe\x01\x01",
         ] {
             assert!(said(Mechanism::XOAuth2, bad).is_err(), "{bad:?}");
         }
@@ -296,6 +303,7 @@ mod tests {
             "n,,\x01auth=Bearer a\x01\x01",
             "a=joe,\x01auth=Bearer a\x01\x01",
             "n,a=,\x01auth=Bearer a\x01\x01",
+            "n,a=ann,a=joe,\x01auth=Bearer a\x01\x01",
         ] {
             assert!(said(Mechanism::OAuthBearer, bad).is_err(), "{bad:?}");
         }

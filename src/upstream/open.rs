@@ -99,6 +99,7 @@ impl Opening<'_> {
     }
 
     async fn open_at(&self, target: SocketAddr) -> Result<Opened, Unopened> {
+        self.check_secrecy(target)?;
         let secure = Box::pin(self.secure(target));
         let mut opened = self.deadline.hold(self.at(Phase::Connect), secure).await?;
         self.seen.store(Some(Arc::new(opened.connection.client.capabilities().clone())));
@@ -115,6 +116,20 @@ impl Opening<'_> {
                 Err(Unopened::Refused(refusal))
             }
         }
+    }
+
+    /// Passwords travel under TLS that is verified, or never leave the machine.
+    /// The configuration sees to that; but a client may have logged in under
+    /// another one than that by which its mail goes out.
+    fn check_secrecy(&self, target: SocketAddr) -> Result<(), UpstreamFault> {
+        let verifies = self.access.tls.as_ref().is_some_and(|tls| tls.manner.verifies());
+        if self.party.credentials().is_none() || verifies || target.ip().to_canonical().is_loopback() {
+            return Ok(());
+        }
+        let error = "a password could be read on its way there; write upstream.tls = \"starttls\" or \
+                     \"implicit\""
+            .to_owned();
+        Err(UpstreamFault::Tls { at: self.at(Phase::Auth), error })
     }
 
     /// With TLS, or without where that is allowed.

@@ -280,6 +280,20 @@ async fn a_login_ends_after_half_a_minute() {
     assert_eq!(upstream.outage(), None, "it answers, though not this");
 }
 
+/// A session goes on when a reload puts another upstream in the place of the
+/// one that let its client in.
+#[tokio::test]
+async fn no_password_leaves_the_machine_where_tls_is_not_verified() {
+    let upstream = Upstream::new(settings(&["192.0.2.1:25"]), Access::default(), "relay.example".to_owned());
+    let account = ann();
+    let login = upstream.login(&account).await.unwrap_err();
+    let mail = upstream.prepare(Some(&account), &envelope(), &content("")).await.unwrap_err();
+    for fault in [login, mail] {
+        assert!(fault.to_string().contains("a password could be read on its way there"), "{fault}");
+    }
+    assert_eq!(upstream.outage(), None, "that says nothing of the upstream");
+}
+
 #[tokio::test]
 async fn clients_are_offered_what_the_upstream_offers() {
     let both = [Mechanism::Plain, Mechanism::Login];
