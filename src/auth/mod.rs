@@ -30,7 +30,7 @@ use local::Hashing;
 pub use local::MECHANISMS as LOCAL_MECHANISMS;
 use users::Users;
 
-/// How long a client waits for a refusal, beside what finding out takes.
+/// How long a client waits that is not let in, beside what finding out takes.
 pub const PAUSE: Duration = Duration::from_secs(1);
 
 /// Who says whether credentials are good; one for each listener with AUTH.
@@ -117,7 +117,7 @@ impl Authenticator {
         client: Client<'_>,
         attempt: &Result<Account, Malformed>,
     ) -> Verdict {
-        let (verdict, pace) = match attempt {
+        let verdict = match attempt {
             Ok(credentials) => self.judge(authority, upstream, client, credentials).await,
             Err(malformed) => self.malformed(client, *malformed).await,
         };
@@ -126,7 +126,8 @@ impl Authenticator {
             Verdict::Refused { .. } => AuthResult::Refused,
             Verdict::Deferred(_) => AuthResult::Deferred,
         });
-        if pace == Pace::Slow {
+        // With nothing held meanwhile.
+        if !matches!(verdict, Verdict::Accepted(_)) {
             sleep(PAUSE).await;
         }
         verdict
@@ -138,7 +139,7 @@ impl Authenticator {
         upstream: &Upstream,
         client: Client<'_>,
         credentials: &Account,
-    ) -> (Verdict, Pace) {
+    ) -> Verdict {
         let attempt = || self.look_up(authority, upstream, credentials);
         let by_address = match self.guard.address(client.address.ip(), attempt).await {
             Ok(turn) => turn,
@@ -157,7 +158,7 @@ impl Authenticator {
             Authority::Passthrough => passthrough::check(&self.known, upstream, credentials).await,
         };
         if !self.is_failure(&verdict, authority, upstream, credentials) {
-            return (verdict, Pace::AtOnce);
+            return verdict;
         }
         let user = &credentials.username;
         tracing::info!(user, client = %client.address, session = client.session, listener = client.listener,
@@ -169,7 +170,7 @@ impl Authenticator {
             tracing::warn!(user, client = %client.address, listener = client.listener,
                 "a user failed to log in too often; for what is left of a minute only credentials that were good lately will do");
         }
-        (verdict, Pace::Slow)
+        verdict
     }
 
     /// Credentials that nobody can check now count where others of their user
@@ -193,7 +194,7 @@ impl Authenticator {
 
     /// What is malformed counts like a wrong password: else it would be a way
     /// to keep us busy.
-    async fn malformed(&self, client: Client<'_>, malformed: Malformed) -> (Verdict, Pace) {
+    async fn malformed(&self, client: Client<'_>, malformed: Malformed) -> Verdict {
         let turn = match self.guard.address(client.address.ip(), || Attempt::Guess).await {
             Ok(turn) => turn,
             Err(refusal) => return not_checked(refusal),
@@ -204,7 +205,7 @@ impl Authenticator {
         if turn.failed() == Failed::Last {
             kept_out(client);
         }
-        (Verdict::Refused { reply, challenge: None }, Pace::Slow)
+        Verdict::Refused { reply, challenge: None }
     }
 
     fn look_up(&self, authority: &Authority, upstream: &Upstream, credentials: &Account) -> Attempt {
@@ -216,20 +217,12 @@ impl Authenticator {
     }
 }
 
-/// When an answer is given.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Pace {
-    AtOnce,
-    /// After [`PAUSE`], with nothing held meanwhile.
-    Slow,
-}
-
-fn not_checked(refusal: Refusal) -> (Verdict, Pace) {
+fn not_checked(refusal: Refusal) -> Verdict {
     let text = match refusal {
         Refusal::TooMany => "4.7.0 too many failures, try again in a minute",
         Refusal::Busy => "4.7.0 too many at once, try again",
     };
-    (Verdict::Deferred(Reply::new(454, text)), Pace::Slow)
+    Verdict::Deferred(Reply::new(454, text))
 }
 
 fn kept_out(client: Client<'_>) {

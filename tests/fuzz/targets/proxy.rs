@@ -15,7 +15,7 @@ pub(super) fn run(data: &[u8]) {
         assert!(!is_v1 || *length <= LONGEST_V1 && data[..*length].ends_with(b"\r\n"));
         if let Origin::Client(ends) = origin {
             assert_eq!(ends.client.ip(), ends.client.ip().to_canonical());
-            assert_eq!(ends.client.is_ipv4(), ends.local.is_ipv4());
+            assert_eq!(ends.local.ip(), ends.local.ip().to_canonical());
         }
     }
     // What comes later changes nothing that was decided already.
