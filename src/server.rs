@@ -47,7 +47,7 @@ pub fn open_store(config: &config::Store) -> Result<(Arc<dyn Store>, Vec<Record>
 /// users, the password for the upstream.
 #[derive(Clone, Debug)]
 pub struct Files {
-    ports: Vec<Port>,
+    ports: Vec<Arc<Port>>,
     access: Access,
 }
 
@@ -68,7 +68,7 @@ impl Files {
     /// What is hardly meant: certificates out of their time, secrets that
     /// everybody can read.
     pub fn warnings(&self) -> impl Iterator<Item = &String> {
-        self.ports.iter().flat_map(Port::warnings).chain(self.access.warnings())
+        self.ports.iter().flat_map(|port| port.warnings()).chain(self.access.warnings())
     }
 
     /// What it takes to be let in by the upstream.
@@ -311,7 +311,7 @@ async fn watch_files(shared: Arc<Shared>, clock: Arc<dyn Clock>) {
     let mut tick = tokio::time::interval(LOOK);
     while shared.closing.run_until_cancelled(tick.tick()).await.is_some() {
         let live = shared.live.load_full();
-        if !live.ports.iter().any(Port::has_files) {
+        if !live.ports.iter().any(|port| port.has_files()) {
             continue;
         }
         let now = clock.now();

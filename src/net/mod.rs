@@ -55,12 +55,12 @@ pub struct Live {
     pub limits: Limits,
     /// The listeners, by name, with their certificates; their addresses do not
     /// change.
-    pub ports: Vec<Port>,
+    pub ports: Vec<Arc<Port>>,
 }
 
 impl Live {
     /// The listener of this name.
-    pub fn port(&self, name: &str) -> Option<&Port> {
+    pub fn port(&self, name: &str) -> Option<&Arc<Port>> {
         self.ports.iter().find(|port| port.listener.name == name)
     }
 }

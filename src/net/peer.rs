@@ -2,6 +2,7 @@
 //! comes over.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use crate::auth::Authority;
 use crate::config::TlsStart;
@@ -23,7 +24,7 @@ pub struct Peer {
     /// Whose address that is.
     pub names: Names,
     /// Where it came in.
-    pub port: Port,
+    pub port: Arc<Port>,
 }
 
 /// Whose address we have.

@@ -26,14 +26,18 @@ impl Port {
     ///
     /// # Errors
     /// [`FileFault`] with a line for every file that can't be used.
-    pub fn all(listeners: &[Listener], now: Timestamp) -> Result<Vec<Self>, FileFault> {
+    pub fn all(listeners: &[Listener], now: Timestamp) -> Result<Vec<Arc<Self>>, FileFault> {
         let mut ports = Vec::new();
         let mut faults = Vec::new();
         for listener in listeners {
             let tls = listener.tls.as_ref().map(|settings| Tls::load(settings, now)).transpose();
             match (tls, Authority::load(&listener.auth)) {
                 (Ok(tls), Ok(authority)) => {
-                    ports.push(Self { listener: listener.clone(), tls: tls.map(Arc::new), authority });
+                    ports.push(Arc::new(Self {
+                        listener: listener.clone(),
+                        tls: tls.map(Arc::new),
+                        authority,
+                    }));
                 }
                 (tls, authority) => faults.extend(tls.err().into_iter().chain(authority.err())),
             }
