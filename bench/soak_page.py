@@ -1,10 +1,15 @@
 """From samples to a verdict, a plot and a page."""
 
 import datetime
+import json
 import os
 import platform
 import re
+import subprocess
+import sys
+import tempfile
 from collections import namedtuple
+from pathlib import Path
 from statistics import linear_regression, median
 
 import measure
@@ -21,9 +26,14 @@ LEVEL = [
     ("disk", "the store on disk", "MiB", 0.10, 4),
 ]
 
-# What the scenario explains in the log, beside decisions.
+# What the scenario explains in the log, beside decisions: the upstream's
+# spells, windows as short as these, and faulty files.
 EXPLAINED = [
-    (r"error: the configuration .*", "faulty reloads"),
+    r"warn: the upstream can't be reached",
+    r"warn: the upstream did not take a message",
+    r"warn: the answer to a message was lost",
+    r"warn: (dedup|rule \"events\"): window = \d+s is shorter than the retries of most job queues take .*",
+    r"error: the configuration is faulty; nothing was changed",
 ]
 
 Curve = namedtuple("Curve", "name title unit quarters growth slope level")
@@ -62,8 +72,8 @@ def books(soak):
 def log(soak):
     faults = [f"in the log: {line}" for line in soak.log.others]
     for text, count in soak.log.warnings.items():
-        if not any(re.fullmatch(pattern, text) for pattern, _ in EXPLAINED):
-            faults.append(f"in the log, {count} times: {text}")
+        if not any(re.fullmatch(pattern, text) for pattern in EXPLAINED):
+            faults.append(f"in the log, {count} times: {text} {soak.log.details[text]}")
     return faults
 
 
@@ -106,10 +116,22 @@ def table(head, rows):
     return report.markdown([head, "count"], [(name, [f"{count:,}"]) for name, count in rows]) if rows else "none"
 
 
+def plotter():
+    """A Python that has matplotlib; None where there is none."""
+    for python in (sys.executable, "/usr/bin/python3"):
+        if subprocess.run([python, "-c", "import matplotlib"], capture_output=True, check=False).returncode == 0:
+            return python
+    return None
+
+
 def write(soak, judged, path):
     """The page, and its plot beside it."""
     picture = path.with_suffix(".svg")
-    plot(soak, picture)
+    with tempfile.NamedTemporaryFile("w", suffix=".json") as samples:
+        json.dump({"samples": soak.samples, "figures": soak.figures}, samples)
+        samples.flush()
+        program = Path(__file__).with_name("soak_plot.py")
+        subprocess.run([plotter(), program, samples.name, picture], check=True)
     kind, _ = measure.file_system(soak.options.dir)
     rate, half, most = soak.pace
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
@@ -129,37 +151,3 @@ def write(soak, judged, path):
         f"# The soak\n\nMade by `bench/soak`; `bench/README.md` says what it does. {verdict}\n\n"
         f"{report.markdown(['', ''], rows)}\n\n![The curves]({picture.name})\n\n{summary(soak, judged)}"
     )
-
-
-def plot(soak, path):
-    import matplotlib
-
-    matplotlib.use("Agg")
-    matplotlib.rcParams["svg.fonttype"] = "none"
-    matplotlib.rcParams["svg.hashsalt"] = "soak"
-    from matplotlib import pyplot
-
-    minutes = [sample["at"] / 60 for sample in soak.samples]
-    figure, axes = pyplot.subplots(6, 1, figsize=(9, 12), sharex=True)
-    for axis, names, title in (
-        (axes[0], ("rss", "pss"), "memory, MiB"),
-        (axes[1], ("descriptors",), "file descriptors"),
-        (axes[2], ("threads",), "threads"),
-        (axes[3], ("disk",), "the store on disk, MiB"),
-        (axes[4], ("claims",), "claims"),
-    ):
-        for name in names:
-            axis.plot(minutes, [sample[name] for sample in soak.samples], linewidth=0.8, label=name)
-        axis.set_title(title, fontsize=9, loc="left")
-        axis.set_ylim(bottom=0)
-    axes[0].legend(fontsize=7, loc="lower right")
-    for name in ("sent", "arrived"):
-        pairs = list(zip(soak.figures, soak.figures[1:]))
-        rates = [(b[name] - a[name]) / (b["at"] - a["at"]) for a, b in pairs]
-        axes[5].plot([b["at"] / 60 for _, b in pairs], rates, linewidth=0.6, label=name)
-    axes[5].set_title("a second: messages sent, recipients reached", fontsize=9, loc="left")
-    axes[5].set_ylim(bottom=0)
-    axes[5].legend(fontsize=7, loc="lower right")
-    axes[5].set_xlabel("minutes")
-    figure.tight_layout()
-    figure.savefig(path, metadata={"Date": None})

@@ -1,10 +1,10 @@
 """The mailonce that is soaked: its configurations, its log, what it takes."""
 
+import json
 import os
 import re
 import subprocess
 import threading
-import time
 import urllib.request
 from collections import Counter
 
@@ -63,6 +63,7 @@ class Log:
         self.outcomes = Counter()
         self.lines = 0
         self.warnings = Counter()
+        self.details = {}
         self.others = []  # not JSON: a panic
         self._stream = stream
         self._thread = threading.Thread(target=self._read, daemon=True)
@@ -77,9 +78,15 @@ class Log:
             elif outcome := OUTCOME.search(line):
                 self.outcomes[outcome.group(1).decode()] += 1
             elif level.group(1) in (b"warn", b"error"):
-                text = re.search(rb'"message":"([^"]*)"', line)
-                name = (text.group(1) if text else line).decode(errors="replace")
-                self.warnings[level.group(1).decode() + ": " + name] += 1
+                self._warning(json.loads(line))
+
+    def _warning(self, line):
+        # Of faults that come again and again with other words, the first few.
+        name = f"{line['level']}: {line.get('message')}"
+        self.warnings[name] += 1
+        told = self.details.setdefault(name, [])
+        if len(told) < 3:
+            told.append({name: value for name, value in line.items() if name not in ("level", "message")})
 
     def join(self):
         self._thread.join()
@@ -142,9 +149,12 @@ class Proxy:
 
     def sample(self):
         """What it takes at this moment; None when it is gone."""
-        process = self._process.pid
-        if not measure.alive(process):
-            return None
+        try:
+            return self._sample(self._process.pid)
+        except (FileNotFoundError, ProcessLookupError, AttributeError):
+            return None  # what is gone has no memory
+
+    def _sample(self, process):
         status = open(f"/proc/{process}/status", encoding="ascii").read()
         of = lambda name: int(re.search(rf"^{name}:\s+(\d+)", status, re.MULTILINE).group(1))
         pss = re.search(r"^Pss:\s+(\d+)", open(f"/proc/{process}/smaps_rollup", encoding="ascii").read(), re.MULTILINE)

@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -62,6 +62,13 @@ struct Job {
     stops: u32,
 }
 
+impl Job {
+    /// Whether its sender still waits for an acceptance or a refusal.
+    fn was_begun(&self) -> bool {
+        matches!(self.role, Role::First | Role::Twin)
+    }
+}
+
 /// What the clients share.
 struct Crowd {
     plan: Plan,
@@ -71,6 +78,8 @@ struct Crowd {
     queued: Semaphore,
     /// Jobs that are queued or being done.
     open: AtomicUsize,
+    /// Only what was begun is sent any more.
+    ending: AtomicBool,
     draws: AtomicU64,
 }
 
@@ -84,6 +93,7 @@ pub(crate) async fn run(plan: Plan, books: Arc<Books>) {
         queue: Mutex::default(),
         queued: Semaphore::new(0),
         open: AtomicUsize::new(0),
+        ending: AtomicBool::new(false),
         draws: AtomicU64::new(0),
     });
     let mut clients = JoinSet::new();
@@ -122,7 +132,8 @@ impl Crowd {
     /// Only what was begun is sent, until nothing of it is left.
     async fn finish(&self) {
         let end = Instant::now() + LAST_TRIES;
-        self.later.lock().unwrap().retain(|job| matches!(job.0.role, Role::First | Role::Twin));
+        self.ending.store(true, Ordering::SeqCst);
+        self.later.lock().unwrap().retain(|job| job.0.was_begun());
         while self.open() > 0 || !self.later.lock().unwrap().is_empty() {
             sleep(TICK).await;
             let now = Instant::now();
@@ -130,9 +141,7 @@ impl Crowd {
                 return self.books.fault(format!("{} letters are still under way", self.open()));
             }
             while let Some(job) = self.due(now) {
-                if job.role != Role::Anew {
-                    self.push(job);
-                }
+                self.push(job);
             }
         }
     }
@@ -177,6 +186,9 @@ impl Crowd {
     fn schedule(&self, job: Job, least: Duration, most: Duration) {
         let span = (most.saturating_sub(least).as_millis() as u64).max(1);
         let due = Instant::now() + least + Duration::from_millis(self.draw(span));
+        if self.ending.load(Ordering::SeqCst) && !job.was_begun() {
+            return;
+        }
         self.later.lock().unwrap().push(Reverse(Job { due, ..job }));
     }
 
