@@ -263,7 +263,7 @@ impl Crowd {
         let again = self.job(job.letter, Role::Again, Instant::now());
         match self.draw(100) {
             0..3 => Box::pin(self.do_job(sender, again)).await,
-            3..8 => self.schedule(again, Duration::from_secs(1), known),
+            3..8 => self.schedule(again, Duration::from_secs(1), known.mul_f64(0.9)),
             8..10 => {
                 let anew = Job { role: Role::Anew, ..again };
                 self.schedule(anew, forgotten, forgotten + Duration::from_secs(30));
