@@ -59,17 +59,22 @@ fn try_pair(client: &Client, upstream: &Upstream, proxy: &Proxy) -> Pair {
     let tries = [(client.send)(&job), (client.send)(&job)];
     let outcomes = decisions(proxy, &key, tries.iter().filter(|heard| heard.success).count());
     let mut pair = Pair::new(client.name, upstream.name);
+    pair.line_added = client.adds_line_end;
     pair.succeeded = tries.iter().filter(|heard| heard.success).count();
     pair.outcomes = outcomes.iter().map(|(outcome, _)| outcome.clone()).collect();
     pair.same_reply = outcomes.len() == 2 && outcomes[0].1 == outcomes[1].1;
-    let told = |heard: &Heard| outcomes.iter().all(|(_, reply)| heard.said.contains(reply.as_str()));
+    // The log has the lines of a reply in one, some clients leave the code away.
+    let words = |reply: &str| reply.split_whitespace().skip(1).map(str::to_owned).collect::<Vec<_>>();
+    let told = |heard: &Heard| {
+        outcomes.iter().flat_map(|(_, reply)| words(reply)).all(|word| heard.said.contains(&word))
+    };
     pair.reply_seen = client.tells_reply.then(|| tries.iter().all(told));
     if outcomes.iter().any(|(outcome, _)| outcome == "relayed") {
         let arrived = until(&format!("{key} arrives"), || {
             Some(arrived(upstream, &key)).filter(|arrived| !arrived.is_empty())
         });
         pair.arrived = arrived.len();
-        let sent = without_key(&tries[0].sent);
+        let sent = without_key(&tries[0].sent, client.adds_line_end);
         pair.same_octets = sent.is_some() && sent == without_our_field(&arrived[0]);
         pair.same_text = decoded(&arrived[0]).is_some_and(|got| got.trim_end() == text.trim_end());
         if !pair.same_octets {
@@ -110,8 +115,8 @@ fn without_our_field(message: &[u8]) -> Option<Vec<u8>> {
 
 /// What was sent, with LF and without the field that holds the key. A client
 /// may leave the end of the last line to SMTP.
-fn without_key(sent: &[u8]) -> Option<Vec<u8>> {
-    let end: &[u8] = if sent.ends_with(b"\r\n") { b"" } else { b"\r\n" };
+fn without_key(sent: &[u8], with_line_end: bool) -> Option<Vec<u8>> {
+    let end: &[u8] = if sent.ends_with(b"\r\n") && !with_line_end { b"" } else { b"\r\n" };
     let whole = [sent, end].concat();
     let lines = whole.split_inclusive(|&byte| byte == b'\n');
     let lines = lines.filter(|line| !line.starts_with(b"X-Idempotency-Key: "));

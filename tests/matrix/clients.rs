@@ -4,8 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use lettre::message::Body;
-use lettre::message::header::{ContentTransferEncoding, ContentType, HeaderName, HeaderValue};
+use lettre::message::header::{ContentType, HeaderName, HeaderValue};
 use lettre::{Message, SmtpTransport, Transport};
 
 use super::common::program::bounded;
@@ -39,10 +38,19 @@ pub(crate) struct Client {
     pub(crate) send: fn(&Job<'_>) -> Heard,
     /// Whether it lets its user see the reply to the message.
     pub(crate) tells_reply: bool,
+    /// Whether it ends what it sends with one more line end, so that its reader
+    /// sees an empty line.
+    pub(crate) adds_line_end: bool,
+}
+
+impl Client {
+    const fn with_line_end(self) -> Self {
+        Self { adds_line_end: true, ..self }
+    }
 }
 
 const fn client(name: &'static str, version: fn() -> String, send: fn(&Job<'_>) -> Heard) -> Client {
-    Client { name, version, send, tells_reply: true }
+    Client { name, version, send, tells_reply: true, adds_line_end: false }
 }
 
 pub(crate) const CLIENTS: [Client; 12] = [
@@ -52,10 +60,12 @@ pub(crate) const CLIENTS: [Client; 12] = [
         |job| {
             let mut command = swaks();
             command.args(["--server", "127.0.0.1", "--port", &job.port.to_string(), "--ehlo", "client.test"]);
-            command.args(["--from", SENDER, "--to", RECIPIENT, "--data"]).arg(job.file(LF));
+            command.args(["--from", SENDER, "--to", RECIPIENT, "--data"]);
+            command.arg(format!("@{}", job.file(LF).display()));
             job.run_with_mail(command)
         },
-    ),
+    )
+    .with_line_end(),
     client(
         "smtp-source",
         || printed(found("postconf", "postfix"), &["-d", "-h", "mail_version"]),
@@ -65,7 +75,8 @@ pub(crate) const CLIENTS: [Client; 12] = [
             command.arg(format!("127.0.0.1:{}", job.port));
             job.run_with_mail(command)
         },
-    ),
+    )
+    .with_line_end(),
     client(
         "msmtp",
         || word(&printed(found("msmtp", "msmtp"), &["--version"]), 2),
@@ -101,12 +112,14 @@ pub(crate) const CLIENTS: [Client; 12] = [
         version: || printed(python(), &["django"]),
         send: |job| job.run_composer(python(), &["django"]),
         tells_reply: false,
+        adds_line_end: false,
     },
     client("Nodemailer", || printed(nodemailer(), &[]), |job| job.run_composer(nodemailer(), &[])),
-    client("PHPMailer", || printed(phpmailer(), &[]), |job| job.run_composer(phpmailer(), &[])),
+    client("PHPMailer", || printed(phpmailer(), &[]), |job| job.run_composer(phpmailer(), &[]))
+        .with_line_end(),
     client("Net::SMTP (Perl)", || printed(perl(), &[]), |job| job.run_script(perl(), &[])),
     client("net-smtp (Ruby)", || printed(ruby(), &[]), |job| job.run_script(ruby(), &[])),
-    client("lettre", lettre_version, send_with_lettre),
+    client("lettre", lettre_version, send_with_lettre).with_line_end(),
 ];
 
 const SENDER: &str = "app@a.test";
@@ -218,10 +231,13 @@ fn lettre_version() -> String {
 
 fn send_with_lettre(job: &Job<'_>) -> Heard {
     let key = HeaderValue::new(HeaderName::new_from_ascii_str("X-Idempotency-Key"), job.key.to_owned());
-    let body = Body::new_with_encoding(job.text.to_owned(), ContentTransferEncoding::EightBit).unwrap();
     let builder = Message::builder().from(SENDER.parse().unwrap()).to(RECIPIENT.parse().unwrap());
-    let mut message =
-        builder.subject(job.key).message_id(None).header(ContentType::TEXT_PLAIN).body(body).unwrap();
+    let mut message = builder
+        .subject(job.key)
+        .message_id(None)
+        .header(ContentType::TEXT_PLAIN)
+        .body(job.text.to_owned())
+        .unwrap();
     message.headers_mut().insert_raw(key);
     let mailer = SmtpTransport::builder_dangerous("127.0.0.1").port(job.port).build();
     let answer = mailer.send(&message);

@@ -27,7 +27,7 @@ mkdir -p "$into"
 for package in "$work"/*.deb; do
     dpkg-deb --extract "$package" "$into"
 done
-# Whoever starts them here is root already.
+# Nobody shall become root with it; apart.sh has its own way.
 chmod u-s "$into/usr/sbin/exim4"
 
 if [[ -n $(wanting) ]]; then

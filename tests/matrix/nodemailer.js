@@ -20,8 +20,10 @@ async function send(port, text, key, sent) {
     messageId: `<${randomUUID()}@a.test>`,
     date: new Date(),
   };
-  const toFile = nodemailer.createTransport({ streamTransport: true, buffer: true, newline: "windows" });
-  fs.writeFileSync(sent, (await toFile.sendMail(mail)).message);
+  const toFile = nodemailer.createTransport({ streamTransport: true, buffer: true });
+  const made = (await toFile.sendMail(mail)).message.toString("latin1");
+  // Its SMTP connection sees to the ends of lines.
+  fs.writeFileSync(sent, made.replace(/\r?\n/g, "\r\n"), "latin1");
   const transport = nodemailer.createTransport({ host: "127.0.0.1", port: Number(port), secure: false });
   console.log((await transport.sendMail(mail)).response);
   transport.close();

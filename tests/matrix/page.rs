@@ -27,6 +27,8 @@ pub(crate) struct Pair {
     pub(crate) reply_seen: Option<bool>,
     /// Whether what arrived is what was sent, but for our field and the key's.
     pub(crate) same_octets: bool,
+    /// Whether this is so with a line end that the client adds.
+    pub(crate) line_added: bool,
     /// Whether the text, decoded, is the one that was given to the client.
     pub(crate) same_text: bool,
     /// For whoever looks for what went wrong.
@@ -47,6 +49,7 @@ impl Pair {
             same_reply: false,
             reply_seen: None,
             same_octets: false,
+            line_added: false,
             same_text: false,
             notes: String::new(),
         }
@@ -69,8 +72,9 @@ impl Pair {
             Some(false) => ", NOT shown",
             None => "; not shown",
         };
+        let added = if self.line_added { ", and a line end" } else { "" };
         format!(
-            "| {} | {} | {} of 2 | {} | {} | {}{seen} | {} | {} |\n",
+            "| {} | {} | {} of 2 | {} | {} | {}{seen} | {}{added} | {} |\n",
             self.client,
             self.upstream,
             self.succeeded,

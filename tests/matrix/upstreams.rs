@@ -92,10 +92,9 @@ impl Drop for Apart {
 fn exim() -> Upstream {
     let configure = |path: &Path, address: SocketAddr| {
         let (root, port) = (path.display(), address.port());
-        let program = here("target/servers/usr/sbin/exim4");
         chown(path.join("spool"), Some(65533), Some(65533)).unwrap();
         format!(
-            "primary_hostname = upstream.test\nexim_path = {program}\nkeep_environment =\n\
+            "primary_hostname = upstream.test\nexim_path = /run/exim4\nkeep_environment =\n\
              spool_directory = {root}/spool\nlog_file_path = {root}/spool/%s.log\n\
              pid_file_path = {root}/spool/exim.pid\n\
              local_interfaces = 127.0.0.1\ndaemon_smtp_ports = {port}\n\
@@ -103,8 +102,7 @@ fn exim() -> Upstream {
              smtp_accept_max = 0\nsmtp_accept_queue_per_connection = 0\n\
              begin routers\nall:\n  driver = accept\n  transport = keep\n\
              begin transports\nkeep:\n  driver = appendfile\n  directory = {root}/mail\n  maildir_format\n  \
-             user = nobody\n  group = nogroup\n",
-            program = program.display()
+             user = nobody\n  group = nogroup\n"
         )
     };
     let server = Apart::start("exim4", "exim.conf", configure, &["-bdf"]);
