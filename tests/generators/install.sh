@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Puts Django and Nodemailer, in the versions that are written beside this
-# file, into target/generators. A stamp makes a second run cost nothing.
+# Puts Django, Nodemailer and what else Python and Node.js have for e-mail, in
+# the versions that are written beside this file, into target/generators. A
+# stamp makes a second run cost nothing.
 set -euo pipefail
 cd "$(dirname "$0")"
 into="$(cd ../.. && pwd)/target/generators"

@@ -23,14 +23,14 @@ pub(crate) fn program(name: &str, package: &str) -> PathBuf {
 }
 
 /// A directory that every user can enter.
-fn directory() -> TempDir {
+pub(crate) fn directory() -> TempDir {
     let directory = tempfile::tempdir().unwrap();
     std::fs::set_permissions(directory.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
     directory
 }
 
 /// A port that is free now, for programs that can't be told to take one.
-fn free_port() -> SocketAddr {
+pub(crate) fn free_port() -> SocketAddr {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }
 
@@ -44,7 +44,7 @@ pub(crate) trait Server {
 
 /// Every file of a directory that is whole, from behind the server's own
 /// Received field.
-fn files(directory: &Path) -> Vec<Vec<u8>> {
+pub(crate) fn files(directory: &Path) -> Vec<Vec<u8>> {
     let Ok(entries) = std::fs::read_dir(directory) else { return Vec::new() };
     entries
         .filter_map(|entry| std::fs::read(entry.unwrap().path()).ok())
