@@ -87,6 +87,20 @@ def memory_mib(root):
     return peak / 1024, proportional / 1024
 
 
+def forget_peaks(root):
+    """From now on the peaks of a process tree are counted anew."""
+    for process in tree(root):
+        try:
+            Path(f"/proc/{process}/clear_refs").write_text("5")
+        except OSError:
+            pass
+
+
+def resident_mib(root):
+    """Resident set of a process tree, now."""
+    return sum(_kib(f"/proc/{process}/status", "VmRSS:") for process in tree(root)) / 1024
+
+
 def _kib(file, name):
     try:
         for line in Path(file).read_text().splitlines():
@@ -146,6 +160,7 @@ def cpu_name():
 def output(*command):
     """What a command prints, or nothing."""
     try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=True)
+        return done.stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return ""
