@@ -21,7 +21,6 @@ NEEDS = {
     "postfix": ("postfix", "postfix"),
     "haproxy": ("haproxy", "haproxy"),
     "nginx": ("/usr/lib/nginx/modules/ngx_mail_module.so", "libnginx-mod-mail"),
-    "haraka": ("npm", "npm"),
 }
 SINK = ("smtp-sink", "postfix")
 
@@ -116,7 +115,7 @@ def haraka() -> str:
         return ""
     (KEPT / "haraka").mkdir(parents=True, exist_ok=True)
     command = ["npm", "install", "--no-audit", "--no-fund", "--omit=optional", "--prefix", ".", HARAKA]
-    return "" if quietly(command, KEPT / "haraka") else "npm could not install it"
+    return "" if quietly(command, KEPT / "haraka") else "npm is not there or could not install it"
 
 
 def haraka_script() -> Path:

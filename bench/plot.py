@@ -30,7 +30,7 @@ def draw(results, path: Path) -> bool:
                 ]
                 if points:
                     lines[name] = points
-            panels.append({"title": f"{size}iB, {'kept connections' if many else 'a connection each'}", "lines": lines})
+            panels.append({"title": f"{size[:-1]} {size[-1]}iB, {'kept connections' if many else 'a connection each'}", "lines": lines})
     data = json.dumps({"panels": panels, "columns": len(results.options.connections)})
     done = subprocess.run([python, __file__, path], input=data, text=True, check=False)
     return done.returncode == 0

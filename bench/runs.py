@@ -45,8 +45,10 @@ class Bench:
         for number, (cell, name) in enumerate(self.cells, 1):
             note(f"trial {number}/{len(self.cells)} {cell!s:16} {name}")
             self.attempt(cell, name, self.trial)
+        note("")
         most = max((plan.rounds(cell, self.options.rounds) for cell, _ in self.cells), default=0)
         for turn in range(1, most + 1):
+            print(f"compare: round {turn} of {most}", file=sys.stderr)
             for cell, name in self.cells:
                 if turn <= plan.rounds(cell, self.options.rounds):
                     note(f"round {turn}/{most} {cell!s:16} {name}")
