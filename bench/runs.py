@@ -37,6 +37,7 @@ class Bench:
         self.cells = [(cell, name) for cell in cells for name in started if plan.takes_part(name, cell)]
         results.cells = cells
         self.messages: dict = {}
+        self.gone: set[str] = set()
         self.sent = dict.fromkeys(started, 0)
         self.turn = 0
 
@@ -60,16 +61,23 @@ class Bench:
         if (name, cell) in self.results.failures:
             return
         try:
+            if name in self.gone:
+                raise Fault("it could not be started anew after a failure")
             what(cell, name)
         except Fault as fault:
             self.results.failures[name, cell] = str(fault)
             note("")
             print(f"compare: {name}, {cell}: {fault}", file=sys.stderr)
-            self.recover(name)
+            if name not in self.gone:
+                self.recover(name)
 
     def recover(self, name: str) -> None:
         """Whoever has failed once begins anew; nothing late may count for others."""
-        self.started[name].renew()
+        try:
+            self.started[name].renew()
+        except Fault as fault:
+            self.gone.add(name)
+            print(f"compare: {name} does not take part any more: {fault}", file=sys.stderr)
         self.sink.settle()
 
     def trial(self, cell: Cell, name: str) -> None:
@@ -90,6 +98,7 @@ class Bench:
     def run(self, cell: Cell, name: str, messages: int) -> tuple[Run, float]:
         """One run against one of them."""
         peer = self.started[name].peer
+        time.sleep(0.1)
         if peer.root:
             measure.forget_peaks(peer.root)
         self.sink.begin()
