@@ -84,6 +84,7 @@ smtp_accept_queue_per_connection = 0
 smtp_accept_max_per_connection = 0
 smtp_connect_backlog = 1000
 host_lookup =
+tls_advertise_hosts =
 rfc1413_query_timeout = 0s
 message_size_limit = 60M
 acl_smtp_rcpt = rcpt
