@@ -39,7 +39,7 @@ class Cell:
     @property
     def decides(self) -> bool:
         """Whether a target hangs on it: it gets more time."""
-        return not self.tls and self.sessions >= 10 and self.size == "5K"
+        return self.sessions >= 10 and self.size == "5K"
 
 
 def cells(sizes: list[str], sessions: list[int], connections: list[bool], tls: bool) -> list[Cell]:

@@ -107,7 +107,7 @@ def by_size(results: Results, names: list[str], show: Callable) -> list[str]:
             if any((name, cell) in results.runs for cell in cells)
         ]
         if cells and rows:
-            head = f"{size}iB{', TLS' if tls else ''}"
+            head = f"{size[:-1]} {size[-1]}iB{', TLS' if tls else ''}"
             parts.append(markdown([head, *(cell.load for cell in cells)], rows))
     return parts
 
@@ -146,8 +146,8 @@ def extras(results: Results) -> list[str]:
     if held := results.memory:
         rows = [
             ("after the start", [f"{held.base:.1f}"]),
-            ("with 1,000 idle sessions", [f"{held.idle:.1f}"]),
-            ("with 200 busy ones, at most", [f"{held.busy:.1f}"]),
+            ("with 1,000 idle sessions", [f"{held.idle:.1f} ({held.kib_idle:.0f} KiB more for each)"]),
+            ("with 200 busy ones, at most", [f"{held.busy:.1f} ({held.kib_busy:.0f} KiB more for each)"]),
         ]
         parts += ["## mailonce's memory, MiB resident", markdown(["a mailonce just started", "MiB"], rows)]
     if far := results.distance:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from extras.memory import BUSY, IDLE
 from plan import Cell
 
 
@@ -96,10 +97,15 @@ def memory(results) -> list[Line | None]:
     if not held:
         return []
     return [
-        Line("at most 30 MiB resident after the start", f"{held.base:.1f} MiB", held.base <= 30),
-        Line("at most 64 KiB more for each idle session", f"{held.kib_idle:.1f} KiB", held.kib_idle <= 64),
-        Line("at most 64 KiB more for each busy session, 5 KiB", f"{held.kib_busy:.1f} KiB", held.kib_busy <= 64),
+        held_to("after the start", held.base, 0),
+        held_to(f"{IDLE:,} idle sessions", held.idle, IDLE),
+        held_to(f"{BUSY} busy sessions, 5 KiB", held.busy, BUSY),
     ]
+
+
+def held_to(what: str, mib: float, sessions: int) -> Line:
+    most = 30 + sessions * 64 / 1024
+    return Line(f"resident, {what}: at most 30 MiB and 64 KiB a session", f"{mib:.1f} of {most:.1f} MiB", mib <= most)
 
 
 def distance(results) -> list[Line | None]:

@@ -16,7 +16,7 @@ use tokio_rustls::TlsConnector;
 use crate::wire::{Stream, Wire};
 use crate::{Failure, tls};
 
-/// A message up to here is written at once with its head.
+/// A message up to here is written at once, its dot included.
 const SMALL: usize = 256 * 1024;
 const LINE: &[u8] = b"The quick brown fox jumps over the lazy dog, and so it goes on to the end.\r\n";
 const DOT: &[u8] = b"\r\n.\r\n";
@@ -75,8 +75,7 @@ struct Took {
 /// Sends all and says how it went, as JSON.
 pub(crate) async fn send(plan: Plan) -> Result<serde_json::Value, Failure> {
     let connector = plan.ca.as_deref().map(tls::connector).transpose()?;
-    let mut body: Vec<u8> = LINE.iter().copied().cycle().take(plan.length.saturating_sub(2)).collect();
-    body.extend(DOT);
+    let body = LINE.iter().copied().cycle().take(plan.length.saturating_sub(2)).collect();
     let load = Arc::new(Load { plan, connector, body, taken: AtomicU64::new(0) });
     let begun = Instant::now();
     let mut sessions = JoinSet::new();
@@ -178,14 +177,21 @@ impl Load {
              Message-ID: <{tag}.{number}@client.example>\r\n\r\n{tag} {number}\r\n"
         )
         .into_bytes();
-        if self.body.len() <= SMALL {
+        // Before the last write, not after it: when that returns the reply may
+        // be there already.
+        let sent = if self.body.len() <= SMALL {
             head.extend_from_slice(&self.body);
+            head.extend_from_slice(DOT);
+            let sent = Instant::now();
             wire.write(&head).await?;
+            sent
         } else {
             wire.write(&head).await?;
             wire.write(&self.body).await?;
-        }
-        let sent = Instant::now();
+            let sent = Instant::now();
+            wire.write(DOT).await?;
+            sent
+        };
         expect(wire, "250").await?;
         Ok(sent.elapsed())
     }
