@@ -34,6 +34,7 @@ class Results:
     runs: dict = field(default_factory=dict)  # (peer, cell) -> runs, one a round
     failures: dict = field(default_factory=dict)  # (peer, cell) -> why
     peaks: dict = field(default_factory=dict)  # (peer, cell) -> MiB: resident, proportional
+    syncs: list[float] = field(default_factory=list)  # ms, beside each run with one session
     memory: object = None
     distance: object = None
 
@@ -58,8 +59,8 @@ class Results:
         return self.middle(name, cell, "cpu") / max(self.middle(other, cell, "cpu"), 1e-9)
 
     def sync_ms(self) -> float:
-        """The median fdatasync, before and after."""
-        return max(self.pace[1], self.pace_after[1] if self.pace_after else 0)
+        """The median fdatasync while one session was measured."""
+        return median(self.syncs or [self.pace[1]])
 
 
 def tables(results: Results) -> str:

@@ -92,6 +92,9 @@ class Bench:
         self.messages[name, cell] = max(int(wanted), cell.sessions)
 
     def counted(self, cell: Cell, name: str) -> None:
+        if name == "mailonce" and cell.sessions == 1 and cell.size == "5K":
+            # Disks have better and worse minutes: the pace of this one.
+            self.results.syncs.append(measure.disk_pace(self.options.dir, 0.3)[1])
         run, _ = self.run(cell, name, self.messages[name, cell])
         self.results.runs.setdefault((name, cell), []).append(run)
 
