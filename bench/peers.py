@@ -1,5 +1,7 @@
 """The sink, and what stands in front of it: haproxy, Postfix and mailonce."""
 
+from __future__ import annotations
+
 import os
 import pwd
 import re
@@ -8,6 +10,7 @@ import signal
 import subprocess
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import measure
@@ -27,8 +30,51 @@ def program(name):
     return found
 
 
+def certify(binary, home):
+    """A CA and a certificate for everybody who speaks TLS."""
+    certs = home / "certs"
+    done = subprocess.run([binary, "dev-cert", "--dir", certs], capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise Fault(f"no certificate was made: {done.stderr.strip()}")
+    both = (certs / "server.pem").read_text() + (certs / "server.key").read_text()
+    (certs / "both.pem").write_text(both)
+
+
+class Closing:
+    """Ends something, and lets a second interrupt wait until it has."""
+
+    def __init__(self, thing):
+        self.thing = thing
+
+    def __enter__(self):
+        return self.thing
+
+    def __exit__(self, *_):
+        before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        try:
+            self.thing.close()
+        finally:
+            signal.signal(signal.SIGINT, before)
+
+
+class Seat:
+    """Who is measured under a name; it may have to be started anew."""
+
+    def __init__(self, make: Callable):
+        self.make, self.peer = make, make()
+
+    def renew(self):
+        self.peer.close()
+        self.peer = self.make()
+
+    def close(self):
+        self.peer.close()
+
+
 class Daemon:
     """A program in the foreground, in a session of its own, ended at the end."""
+
+    tls_port: int | None = None
 
     def __init__(self, name, command, port, log, stdout=None, **options):
         self.name, self.port, self.log = name, port, Path(log)
@@ -72,7 +118,8 @@ class Sink(Daemon):
     """smtp-sink. It writes its counters to a file in memory after each
     message: nobody is woken by that, and it is one short system call."""
 
-    def __init__(self, port, home):
+    def __init__(self, home):
+        (port,) = measure.free_ports(1)
         self.counters = os.memfd_create("counters")
         os.set_inheritable(self.counters, True)
         appending = os.open(f"/proc/self/fd/{self.counters}", os.O_WRONLY | os.O_APPEND)
@@ -99,6 +146,12 @@ class Sink(Daemon):
         time.sleep(0.1)
         return self._total() - self.before
 
+    def settle(self):
+        """Waits until nothing comes any more."""
+        seen = -1
+        while seen != (seen := self._total()):
+            time.sleep(0.5)
+
     def _total(self):
         size = os.fstat(self.counters).st_size
         found = re.findall(rb"mesg=(\d+)", os.pread(self.counters, 200, max(0, size - 200)))
@@ -108,7 +161,7 @@ class Sink(Daemon):
 class Direct:
     """Nothing in the middle."""
 
-    name, root = "direct", None
+    name, root, tls_port = "direct", None, None
 
     def __init__(self, sink):
         self.port = sink.port
@@ -122,7 +175,7 @@ class Direct:
 
 HAPROXY = """
 global
-    maxconn 4096
+    maxconn 8192
 defaults
     mode tcp
     timeout connect 10s
@@ -131,14 +184,20 @@ defaults
 listen relay
     bind 127.0.0.1:{port} backlog 4096
     server sink 127.0.0.1:{sink}
+listen secret
+    bind 127.0.0.1:{tls_port} backlog 4096 ssl crt {certs}/both.pem
+    server sink 127.0.0.1:{sink}
 """
 
 
-def haproxy(port, sink, home, _options):
-    """haproxy, passing bytes on."""
+def haproxy(sink, home, _options):
+    """haproxy, passing bytes on; over TLS, deciphered."""
+    port, tls_port = measure.free_ports(2)
     config = home / "haproxy.cfg"
-    config.write_text(HAPROXY.format(port=port, sink=sink.port))
-    return Daemon("haproxy", [program("haproxy"), "-db", "-f", config], port, home / "haproxy.log")
+    config.write_text(HAPROXY.format(port=port, tls_port=tls_port, sink=sink.port, certs=home / "certs"))
+    daemon = Daemon("haproxy", [program("haproxy"), "-db", "-f", config], port, home / "haproxy.log")
+    daemon.tls_port = tls_port
+    return daemon
 
 
 MAIN_CF = """
@@ -158,11 +217,17 @@ alias_database =
 local_recipient_maps =
 smtpd_relay_restrictions = permit_mynetworks, reject
 default_process_limit = 250
+message_size_limit = 52428800
 """
 
 MASTER_CF = """
 127.0.0.1:{port} inet n - n - - smtpd
     -o smtpd_proxy_filter=inet:127.0.0.1:{sink}
+127.0.0.1:{tls_port} inet n - n - - smtpd
+    -o smtpd_proxy_filter=inet:127.0.0.1:{sink}
+    -o smtpd_tls_wrappermode=yes
+    -o smtpd_tls_cert_file={certs}/server.pem
+    -o smtpd_tls_key_file={certs}/server.key
 cleanup unix n - n - 0 cleanup
 qmgr unix n - n 300 1 qmgr
 rewrite unix - - n - - trivial-rewrite
@@ -172,6 +237,7 @@ error unix - - n - - error
 retry unix - - n - - error
 proxymap unix - - n - - proxymap
 anvil unix - - n - 1 anvil
+tlsmgr unix - - n 1000? 1 tlsmgr
 postlog unix-dgram n - n - 1 postlogd
 """
 
@@ -182,20 +248,23 @@ class Postfix:
 
     name = "postfix"
 
-    def __init__(self, port, sink, home, _options):
+    def __init__(self, sink, home, _options):
         if os.geteuid() != 0:
             raise Fault("Postfix can only be started by root; use --peers to leave it out")
-        self.port, self.home = port, home / "postfix"
+        self.port, self.tls_port = measure.free_ports(2)
+        self.home = home / "postfix"
+        shutil.rmtree(self.home, ignore_errors=True)
         self.config = self.home / "config"
         self.config.mkdir(parents=True)
         for name in ("queue", "data"):
             (self.home / name).mkdir()
         os.chown(self.home / "data", pwd.getpwnam("postfix").pw_uid, -1)
         (self.config / "main.cf").write_text(MAIN_CF.format(home=self.home))
-        (self.config / "master.cf").write_text(MASTER_CF.format(port=port, sink=sink.port))
+        ports = {"port": self.port, "tls_port": self.tls_port, "sink": sink.port}
+        (self.config / "master.cf").write_text(MASTER_CF.format(certs=home / "certs", **ports))
         try:
             started = self._postfix("start")
-            if started.returncode != 0 or not measure.answers(port):
+            if started.returncode != 0 or not measure.answers(self.port):
                 raise Fault(f"Postfix does not start: {started.stderr.strip()}\n{self.last_words()}")
             self.root = int((self.home / "queue/pid/master.pid").read_text())
         except BaseException:
@@ -234,8 +303,16 @@ hostname = "mailonce.example"
 name = "bench"
 address = "127.0.0.1:{port}"
 
+[[listener]]
+name = "secret"
+address = "127.0.0.1:{tls_port}"
+tls = "implicit"
+certificate = "{certs}/server.pem"
+private_key = "{certs}/server.key"
+
 [upstream]
-address = "127.0.0.1:{sink}"
+address = "{upstream}"
+{upstream_tls}
 pool_size = 256
 
 [store]
@@ -246,7 +323,8 @@ path = "{data}/store"
 chain = ["{strategy}"]
 
 [limits]
-max_connections_per_ip = 1000
+max_connections = 2000
+max_connections_per_ip = 2000
 
 [admin]
 address = ""
@@ -281,12 +359,21 @@ class Mailonce(Daemon):
     """mailonce with its store on the disk. Beside the plain one: one with rules
     and patterns, one that goes by content, and an earlier build of it."""
 
-    def __init__(self, name, port, sink, home, options):
-        self.data = Path(tempfile.mkdtemp(prefix="relay-bench-", dir=options.dir))
+    def __init__(self, name, upstream, home, options, upstream_tls=""):
+        port, tls_port = measure.free_ports(2)
+        self.data = Path(tempfile.mkdtemp(prefix="mail-bench-", dir=options.dir))
         config = home / f"{name}.toml"
-        strategy = "content" if name == "content" else "message-id"
-        rules = RULES + EXCLUDE if name == "rules" else ""
-        config.write_text(MAILONCE.format(port=port, sink=sink.port, data=self.data, strategy=strategy, rules=rules))
+        settings = {
+            "port": port,
+            "tls_port": tls_port,
+            "certs": home / "certs",
+            "upstream": upstream,
+            "upstream_tls": upstream_tls,
+            "data": self.data,
+            "strategy": "content" if name == "content" else "message-id",
+            "rules": RULES + EXCLUDE if name == "rules" else "",
+        }
+        config.write_text(MAILONCE.format(**settings))
         environment = {name: value for name, value in os.environ.items() if not name.startswith("MAILONCE_")}
         binary = options.before if name == "before" else options.binary
         try:
@@ -294,6 +381,7 @@ class Mailonce(Daemon):
         except BaseException:
             shutil.rmtree(self.data, ignore_errors=True)
             raise
+        self.tls_port = tls_port
 
     def outcomes(self):
         """How often its log says what."""
@@ -308,15 +396,3 @@ class Mailonce(Daemon):
         """Ends it and removes its store."""
         super().close()
         shutil.rmtree(self.data, ignore_errors=True)
-
-
-STARTERS = {"haproxy": haproxy, "postfix": Postfix}
-
-
-def start(name, port, sink, home, options):
-    """Starts one by name."""
-    if name == "direct":
-        return Direct(sink)
-    if name in STARTERS:
-        return STARTERS[name](port, sink, home, options)
-    return Mailonce(name, port, sink, home, options)

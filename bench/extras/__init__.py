@@ -1,0 +1,1 @@
+"""What is measured of mailonce beside rates: its memory, and a far upstream."""
