@@ -65,13 +65,21 @@ pub struct Ledger<B> {
     held: HeldClaims,
     settled: Recent,
     figures: Figures,
+    /// When this process opened the store for relaying.
+    opened_at: Option<Timestamp>,
 }
 
 impl<B: Backend> Ledger<B> {
     /// The ledger over what `backend` holds. Call [`Ledger::recover`] next, or
     /// [`Ledger::load`] where it is only for reading.
     pub fn new(backend: B) -> Self {
-        Self { backend, held: HeldClaims::default(), settled: Recent::default(), figures: Figures::default() }
+        Self {
+            backend,
+            held: HeldClaims::default(),
+            settled: Recent::default(),
+            figures: Figures::default(),
+            opened_at: None,
+        }
     }
 
     /// What the ledger writes to.

@@ -115,6 +115,8 @@ impl<B: Backend> Ledger<B> {
 
     /// Counts up to `most` more of the records that were there at the opening,
     /// and enters their keys into the index where an earlier version left none.
+    /// What was settled under a clock that ran ahead is remembered for its
+    /// window from the opening on, and no longer.
     pub fn count_some(&mut self, most: usize) -> Result<Progress, StoreFault> {
         if self.figures.census.complete {
             return Ok(Progress::Complete);
@@ -122,11 +124,16 @@ impl<B: Backend> Ledger<B> {
         let from = self.figures.passed.map_or(Bound::Unbounded, Bound::Excluded);
         let records = self.backend.range((from, Bound::Unbounded), most)?;
         let indexed = self.backend.is_indexed();
+        let mut shortened = false;
         for record in &records {
+            shortened |= self.shorten(record)?;
             if !indexed {
                 self.backend.add_key(key_mark(&record.key), &record.id)?;
             }
             self.pass(record);
+        }
+        if shortened {
+            self.backend.checkpoint()?;
         }
         if records.len() == most {
             return Ok(Progress::Counting);
@@ -136,6 +143,20 @@ impl<B: Backend> Ledger<B> {
         }
         self.figures.census.complete = true;
         Ok(Progress::Complete)
+    }
+
+    /// Brings forward the end of a record that would outlast its window, counted
+    /// from the opening. Whether it did.
+    fn shorten(&mut self, record: &Record) -> Result<bool, StoreFault> {
+        let latest = self.opened_at.map(|at| at.plus(record.window));
+        let Some(latest) = latest.filter(|latest| record.expires > *latest) else { return Ok(false) };
+        if self.held.get(&record.id).is_some() {
+            return Ok(false);
+        }
+        self.backend.add_expiry(latest, &record.id)?;
+        self.backend.put(&Record { expires: latest, ..record.clone() })?;
+        self.backend.remove_expiry(record.expires, &record.id)?;
+        Ok(true)
     }
 
     /// The cursor passes a record of the backend.
