@@ -181,7 +181,7 @@ async fn readiness_names_every_reason_against_it() {
     let admin = Admin::new();
     let ready = admin.get("/readyz").await;
     assert_eq!((ready.status, &*ready.body), (StatusCode::OK, "ready\n"), "nothing is known yet");
-    admin.store.fail_next("get", 1);
+    admin.store.fail_next("ready", 1);
     admin.proxy.closing.store(true, Ordering::SeqCst);
     assert!(admin.proxy.upstream.probe().await.is_err());
     let out = admin.get("/readyz").await;
