@@ -223,7 +223,7 @@ fn unknown_keys_name_the_nearest_or_all_known() {
     );
     assert_eq!(
         faults("[store]\nengine = \"sled\"\n\nzzz = 1"),
-        "m.toml:4: store.zzz: there is no such key; known here: path, url, engine"
+        "m.toml:4: store.zzz: there is no such key; known here: path, url, reserve, engine"
     );
     assert_eq!(
         faults("[[listener]]\nadress = \"x\""),

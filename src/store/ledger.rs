@@ -65,8 +65,8 @@ pub struct Ledger<B> {
     held: HeldClaims,
     settled: Recent,
     figures: Figures,
-    /// When this process opened the store for relaying.
-    opened_at: Option<Timestamp>,
+    /// The latest time that it was told since it was opened for relaying.
+    now: Option<Timestamp>,
 }
 
 impl<B: Backend> Ledger<B> {
@@ -78,7 +78,7 @@ impl<B: Backend> Ledger<B> {
             held: HeldClaims::default(),
             settled: Recent::default(),
             figures: Figures::default(),
-            opened_at: None,
+            now: None,
         }
     }
 
@@ -100,6 +100,7 @@ impl<B: Backend> Ledger<B> {
     /// See [`super::Store::claim`]. A token that claims again what it holds as
     /// pending gets it again. On a fault nothing is claimed.
     pub fn claim(&mut self, request: &ClaimRequest) -> Result<Vec<Claimed>, StoreFault> {
+        self.pass_time(request.at);
         let claimed: Result<Vec<Claimed>, StoreFault> =
             request.slots.iter().map(|slot| self.claim_slot(request, slot)).collect();
         if claimed.is_err() {
@@ -239,6 +240,7 @@ impl<B: Backend> Ledger<B> {
         at: Timestamp,
         settlements: &[Settlement],
     ) -> Result<(), StoreFault> {
+        self.pass_time(at);
         let mut fenced = false;
         for settlement in settlements {
             if self.already_settled(token, settlement)? {

@@ -25,9 +25,6 @@ use crate::smtp::reply::Reply;
 /// How much is read at once: replies are short.
 const READ: usize = 4 * 1024;
 
-/// For a reply that came in time to a process that was stopped meanwhile.
-const LAST_LOOK: Duration = Duration::from_millis(100);
-
 /// What carries a connection.
 pub(super) trait Stream: AsyncRead + AsyncWrite + Unpin + Send {
     /// Whether it has read octets that it can't hand out yet: the first part
@@ -222,12 +219,16 @@ impl<S: Stream> Connection<S> {
         if let Some(answer) = self.take_reply()? {
             return Ok(answer);
         }
-        let mut reply = poll_fn(|cx| self.poll_reply(cx));
-        let heard = match timeout(limit, &mut reply).await {
-            Err(_) => timeout(LAST_LOOK, reply).await,
-            heard => heard,
-        };
-        heard.unwrap_or_else(|_| Err(self.timed_out(self.phase)))
+        if let Ok(heard) = timeout(limit, poll_fn(|cx| self.poll_reply(cx))).await {
+            return heard;
+        }
+        // A process that was stopped meanwhile hears that the time is over
+        // before the reactor has told it what came.
+        tokio::task::yield_now().await;
+        match self.poll_reply(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(heard) => heard,
+            Poll::Pending => Err(self.timed_out(self.phase)),
+        }
     }
 
     /// A reply that is here already.

@@ -74,8 +74,8 @@ async fn a_clock_that_is_set_makes_nothing_new_and_nothing_known() {
         }
     }
     proxy.stop().await;
-    for step in 0..clocks.len() {
-        assert_eq!(clocked.arrived(&format!("step-{step}")), 1, "sent at {}", clocks[step]);
+    for (step, clock) in clocks.iter().enumerate() {
+        assert_eq!(clocked.arrived(&format!("step-{step}")), 1, "sent at {clock}");
     }
 }
 

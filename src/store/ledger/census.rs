@@ -12,6 +12,7 @@ use super::super::record::key_mark;
 use super::super::{Census, ClaimId, Record, StateName, StoreFault};
 use super::held::Under;
 use super::{Backend, Ledger};
+use crate::clock::Timestamp;
 
 /// The figures, and how far the cursor is.
 #[derive(Debug, Default)]
@@ -116,7 +117,7 @@ impl<B: Backend> Ledger<B> {
     /// Counts up to `most` more of the records that were there at the opening,
     /// and enters their keys into the index where an earlier version left none.
     /// What was settled under a clock that ran ahead is remembered for its
-    /// window from the opening on, and no longer.
+    /// window from now on, and no longer.
     pub fn count_some(&mut self, most: usize) -> Result<Progress, StoreFault> {
         if self.figures.census.complete {
             return Ok(Progress::Complete);
@@ -145,10 +146,15 @@ impl<B: Backend> Ledger<B> {
         Ok(Progress::Complete)
     }
 
+    /// It is now `at`; never earlier than it was.
+    pub(super) fn pass_time(&mut self, at: Timestamp) {
+        self.now = self.now.map(|now| now.max(at));
+    }
+
     /// Brings forward the end of a record that would outlast its window, counted
-    /// from the opening. Whether it did.
+    /// from now. Whether it did.
     fn shorten(&mut self, record: &Record) -> Result<bool, StoreFault> {
-        let latest = self.opened_at.map(|at| at.plus(record.window));
+        let latest = self.now.map(|at| at.plus(record.window));
         let Some(latest) = latest.filter(|latest| record.expires > *latest) else { return Ok(false) };
         if self.held.get(&record.id).is_some() {
             return Ok(false);
