@@ -46,7 +46,7 @@ fn main() -> Result<(), Failure> {
     for writers in WRITERS {
         // A store of its own, so that no cell depends on those before it.
         let path = dir.path().join(format!("store-{writers}"));
-        let store = Arc::new(SledStore::open(&path, SystemClock.now())?.0);
+        let store = Arc::new(SledStore::open(&path, 0, SystemClock.now())?.0);
         let name = format!("{writers} writer{}", if writers == 1 { "" } else { "s" });
         report(&name, runtime.block_on(claims(&store, writers))?);
         runtime.block_on(store.close())?;
@@ -128,7 +128,7 @@ async fn write(store: &SledStore, writer: u64, begin: Instant) -> Result<Vec<Dur
 
 /// What a store with many records does.
 async fn full(path: &std::path::Path, records: u64) -> Result<(), Failure> {
-    let (store, begin) = (SledStore::open(path, SystemClock.now())?.0, Instant::now());
+    let (store, begin) = (SledStore::open(path, 0, SystemClock.now())?.0, Instant::now());
     for first in (0..records).step_by(500) {
         let some = (first..records.min(first + 500)).map(record).collect();
         store.import(some, SystemClock.now()).await?;
@@ -136,7 +136,7 @@ async fn full(path: &std::path::Path, records: u64) -> Result<(), Failure> {
     println!("{records} records imported in {:.1} s", begin.elapsed().as_secs_f64());
     store.close().await?;
 
-    let store = Arc::new(SledStore::open(path, SystemClock.now())?.0);
+    let store = Arc::new(SledStore::open(path, 0, SystemClock.now())?.0);
     let begin = Instant::now();
     let writers = tokio::spawn({
         let store = Arc::clone(&store);

@@ -27,6 +27,11 @@ impl Timestamp {
         Self(self.0.saturating_add(millis))
     }
 
+    /// How far apart two moments are.
+    pub fn apart_from(self, other: Self) -> Duration {
+        Duration::from_millis(self.0.abs_diff(other.0))
+    }
+
     /// As RFC 3339 in UTC with milliseconds: `2026-11-21T08:15:00.123Z`.
     pub fn to_rfc3339(self) -> String {
         format!("{:.3}", self.to_jiff())
@@ -59,6 +64,34 @@ impl Clock for SystemClock {
         let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
         Timestamp::default().plus(since)
     }
+}
+
+/// The time of day when the process started, and what has passed since by a
+/// clock that nobody sets: what a claim's window and lease are measured by. A
+/// clock set back would else suppress for too long, and one set forward forget
+/// too soon. It counts the time of a suspended machine.
+#[derive(Clone, Copy, Debug)]
+pub struct SteadyClock {
+    started: Timestamp,
+    booted: Duration,
+}
+
+impl SteadyClock {
+    /// A clock that agrees with `clock` now.
+    pub fn starting_at(clock: &dyn Clock) -> Self {
+        Self { started: clock.now(), booted: since_boot() }
+    }
+}
+
+impl Clock for SteadyClock {
+    fn now(&self) -> Timestamp {
+        self.started.plus(since_boot().saturating_sub(self.booted))
+    }
+}
+
+fn since_boot() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    Duration::try_from(time).unwrap_or_default()
 }
 
 /// A clock that stands still until it is told to move.

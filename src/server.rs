@@ -13,7 +13,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::admin::{self, AdminFault, Desk};
 use crate::auth::Authenticator;
-use crate::clock::{Clock, SystemClock, Timestamp};
+use crate::clock::{Clock, SteadyClock, SystemClock, Timestamp};
 use crate::config::{self, AddressFrom, Config};
 use crate::dedup::{Heart, Services};
 use crate::files::FileFault;
@@ -36,8 +36,8 @@ use crate::upstream::{Access, Upstream};
 pub fn open_store(config: &config::Store) -> Result<(Arc<dyn Store>, Vec<Record>), StoreFault> {
     match config {
         config::Store::Memory => Ok((Arc::new(MemoryStore::new()), Vec::new())),
-        config::Store::Sled { path } => {
-            let (store, doubts) = SledStore::open(path, SystemClock.now())?;
+        config::Store::Sled { path, reserve } => {
+            let (store, doubts) = SledStore::open(path, *reserve, SystemClock.now())?;
             Ok((Arc::new(store), doubts))
         }
     }
@@ -135,6 +135,9 @@ const PROBE: Duration = Duration::from_secs(10);
 /// How often the files of certificates and users are looked at.
 const LOOK: Duration = Duration::from_secs(2);
 
+/// How far the machine's clock may be from ours before it is told.
+const CLOCK_STEP: Duration = Duration::from_secs(5);
+
 /// A running proxy.
 pub struct Server {
     shared: Arc<Shared>,
@@ -168,7 +171,7 @@ impl Server {
         store: Arc<dyn Store>,
         doubts: &[Record],
     ) -> Result<Self, getrandom::Error> {
-        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let clock: Arc<dyn Clock> = Arc::new(SteadyClock::starting_at(&SystemClock));
         let metrics = Metrics::new();
         let store: Arc<dyn Store> = Arc::new(TimedStore::new(store, metrics.clone()));
         let journal = Journal::new(config.log.redact, metrics.clone());
@@ -193,7 +196,8 @@ impl Server {
         let closing = shared.closing.clone();
         let sweep = sweeper::sweep_forever(store.clone(), clock.clone());
         helpers.spawn(async move { closing.run_until_cancelled(sweep).await });
-        helpers.spawn(watch_files(shared.clone(), clock.clone()));
+        helpers.spawn(watch_files(shared.clone()));
+        helpers.spawn(watch_clock(shared.clone(), clock.clone()));
         helpers.spawn(close_idle_upstreams(shared.clone()));
         helpers.spawn(flush_counts(shared.clone(), journal.clone(), store.clone()));
         Ok(Self { shared, store, journal, metrics, clock, admin: None, connections, helpers, config })
@@ -234,7 +238,7 @@ impl Server {
             );
             new.listeners.clone_from(&self.config.listeners);
         }
-        let files = Files::read(&new, self.clock.now())?;
+        let files = Files::read(&new, SystemClock.now())?;
         for (differs, what) in [
             (new.store != self.config.store, "the store"),
             (new.log != self.config.log, "the log"),
@@ -306,15 +310,34 @@ async fn close_idle_upstreams(shared: Arc<Shared>) {
     }
 }
 
+/// Says when somebody sets the machine's clock: claims do not follow it.
+async fn watch_clock(shared: Arc<Shared>, clock: Arc<dyn Clock>) {
+    let mut tick = tokio::time::interval(LOOK);
+    let mut known = Duration::ZERO;
+    while shared.closing.run_until_cancelled(tick.tick()).await.is_some() {
+        let (ours, machine) = (clock.now(), SystemClock.now());
+        let apart = machine.apart_from(ours);
+        if apart.abs_diff(known) > CLOCK_STEP {
+            known = apart;
+            tracing::warn!(
+                ours = ours.to_rfc3339(),
+                machine = machine.to_rfc3339(),
+                "the machine's clock was set: windows go on as if it had not been. Where it was wrong at the start, \
+                 restart mailonce"
+            );
+        }
+    }
+}
+
 /// Reads certificates and users again when their files change.
-async fn watch_files(shared: Arc<Shared>, clock: Arc<dyn Clock>) {
+async fn watch_files(shared: Arc<Shared>) {
     let mut tick = tokio::time::interval(LOOK);
     while shared.closing.run_until_cancelled(tick.tick()).await.is_some() {
         let live = shared.live.load_full();
         if !live.ports.iter().any(|port| port.has_files()) {
             continue;
         }
-        let now = clock.now();
+        let now = SystemClock.now();
         let look = move || live.ports.iter().for_each(|port| port.refresh(now));
         if let Err(error) = tokio::task::spawn_blocking(look).await {
             tracing::error!(%error, "certificates and users could not be looked at");
@@ -342,8 +365,10 @@ async fn flush_counts(shared: Arc<Shared>, journal: Journal, store: Arc<dyn Stor
     let mut failing = false;
     while shared.closing.run_until_cancelled(tick.tick()).await.is_some() {
         let flushed = journal.flush(&*store, shared.heart.now()).await;
+        // A full disk is told once, by the store.
         if let Err(fault) = &flushed
             && !failing
+            && !matches!(fault, StoreFault::Full(_))
         {
             tracing::warn!(%fault, "the figures of stats can't be written; they are kept in memory");
         }

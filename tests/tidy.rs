@@ -273,7 +273,7 @@ fn named_tests(page: &str) -> Vec<(String, String)> {
 
 #[test]
 fn tests_named_in_documents_exist() {
-    for page in ["ARCHITECTURE.md", "docs/security.md"] {
+    for page in ["ARCHITECTURE.md", "docs/guarantees.md", "docs/security.md"] {
         let text = std::fs::read_to_string(root().join(page)).unwrap();
         let named = named_tests(&text);
         assert!(named.len() > 40, "{page}: only {} tests were found", named.len());
@@ -284,6 +284,24 @@ fn tests_named_in_documents_exist() {
             assert!(code.contains(&format!("fn {function}(")), "{page}: {path} has no {function}");
         }
     }
+}
+
+#[test]
+fn every_guarantee_has_a_test() {
+    let text = std::fs::read_to_string(root().join("docs/guarantees.md")).unwrap();
+    let rows = text.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| what happens |"));
+    let mut tested = 0;
+    for row in rows {
+        let columns: Vec<&str> = row.split(" | ").collect();
+        assert!(columns.len() == 5, "not five columns: {row}");
+        let test = columns[4];
+        assert!(
+            test.starts_with("none: ") || !named_tests(test).is_empty(),
+            "no test, nor why there is none: {row}"
+        );
+        tested += usize::from(!test.starts_with("none: "));
+    }
+    assert!(tested > 25, "only {tested} guarantees with a test were found");
 }
 
 #[test]

@@ -10,7 +10,7 @@ use tokio::time::timeout;
 use super::Desk;
 use super::answer::with_type;
 use crate::metrics::{self, Reading};
-use crate::store::{Census, ClaimId};
+use crate::store::Census;
 
 const TEXT: &str = "text/plain; charset=utf-8";
 
@@ -28,9 +28,8 @@ pub(super) async fn readyz(State(desk): State<Desk>) -> Response {
     if desk.proxy.is_closing() {
         reasons.push("closing".to_owned());
     }
-    // A look at one record goes all the way to where claims are made.
-    match timeout(STORE, desk.store.get(ClaimId([0; 32]), desk.clock.now())).await {
-        Ok(Ok(_)) => {}
+    match timeout(STORE, desk.store.ready()).await {
+        Ok(Ok(())) => {}
         Ok(Err(fault)) => reasons.push(format!("store: {fault}")),
         Err(_) => reasons.push("store: no answer in time".to_owned()),
     }

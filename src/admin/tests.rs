@@ -181,13 +181,13 @@ async fn readiness_names_every_reason_against_it() {
     let admin = Admin::new();
     let ready = admin.get("/readyz").await;
     assert_eq!((ready.status, &*ready.body), (StatusCode::OK, "ready\n"), "nothing is known yet");
-    admin.store.fail_next("get", 1);
+    admin.store.fail_next("ready", 1);
     admin.proxy.closing.store(true, Ordering::SeqCst);
     assert!(admin.proxy.upstream.probe().await.is_err());
     let out = admin.get("/readyz").await;
     assert_eq!(out.status, StatusCode::SERVICE_UNAVAILABLE);
     let lines: Vec<_> = out.body.lines().collect();
-    assert_eq!(lines[..2], ["closing", "store: planned fault of get"], "{out:?}");
+    assert_eq!(lines[..2], ["closing", "store: planned fault of ready"], "{out:?}");
     assert!(lines[2].starts_with("upstream: 127.0.0.1:1: "), "{out:?}");
     assert_eq!(lines.len(), 3);
     assert_eq!(admin.get("/livez").await.body, "ok\n");

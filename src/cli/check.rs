@@ -73,7 +73,7 @@ fn describe(config: &Config, out: &mut impl Write) -> std::io::Result<()> {
     writeln!(out, "{}", line("upstream", text))?;
     let store = match &config.store {
         Store::Memory => "memory: nothing survives the process".to_owned(),
-        Store::Sled { path } => format!("sled in {}", path.display()),
+        Store::Sled { path, .. } => format!("sled in {}", path.display()),
     };
     writeln!(out, "{}", line("store", store))?;
     let dedup = &config.dedup;

@@ -22,7 +22,8 @@ pub struct DemoArgs {
 /// Shows, then runs until it is interrupted.
 pub fn run(args: &DemoArgs) -> Result<(), CliFault> {
     let directory = tempfile::tempdir()?;
-    let (store, _) = server::open_store(&config::Store::Sled { path: directory.path().join("claims") })?;
+    let (store, _) =
+        server::open_store(&config::Store::Sled { path: directory.path().join("claims"), reserve: 0 })?;
     show(store, args.once)
 }
 

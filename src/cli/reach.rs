@@ -109,7 +109,7 @@ impl Reach {
             Ok(client) => return Ok(Reach::Proxy(client)),
             Err(why) => why,
         };
-        let config::Store::Sled { path } = &config.store else {
+        let config::Store::Sled { path, .. } = &config.store else {
             return Err(CliFault::Failed(format!(
                 "{why}, and store.engine is memory: its records live and end with the proxy"
             )));

@@ -121,16 +121,20 @@ pub(super) fn positive_duration(node: &Node) -> Converted<Duration> {
 
 /// Octets, more than none.
 pub(super) fn size(node: &Node) -> Converted<u64> {
+    match size_or_none(node)? {
+        0 => no(node, "large enough", "a size above zero, such as 1 MiB"),
+        octets => Ok(octets),
+    }
+}
+
+/// Octets.
+pub(super) fn size_or_none(node: &Node) -> Converted<u64> {
     let octets = match &node.value {
         Value::Integer(octets) => u64::try_from(*octets).ok(),
         Value::Text(text) | Value::Variable(text) => values::parse_size(text),
         _ => None,
     };
-    match octets {
-        Some(0) => no(node, "large enough", "a size above zero, such as 1 MiB"),
-        Some(octets) => Ok(octets),
-        None => no(node, "a size", "50 MiB, 10 KB or a number of octets"),
-    }
+    octets.map_or_else(|| no(node, "a size", "50 MiB, 10 KB or a number of octets"), Ok)
 }
 
 /// A list of whatever one item becomes.

@@ -14,7 +14,8 @@ mod upstream;
 use super::check;
 use super::convert::{
     boolean, choice, count, domain, duration, is_text, list_of, name, network, optional_address,
-    optional_header, optional_path, path, positive_duration, size, socket_address, some_of, text,
+    optional_header, optional_path, path, positive_duration, size, size_or_none, socket_address, some_of,
+    text,
 };
 use super::section::{ConfigFault, Problem, Reader, Section};
 use super::tree::{self, Node, Origin};
@@ -152,7 +153,8 @@ fn proxy_from(section: &Section<'_>) -> Vec<IpNet> {
 fn store(section: Section<'_>) -> Store {
     let path = section.get("path", "data".into(), path);
     section.later("url", "\"\"", |node| is_text(node, ""));
-    let sled = Store::Sled { path };
+    let reserve = section.get("reserve", 32 * MIB, size_or_none);
+    let sled = Store::Sled { path, reserve };
     let store = section.get("engine", sled.clone(), |node| match &*text(node)? {
         "sled" => Ok(sled.clone()),
         "memory" => Ok(Store::Memory),

@@ -151,6 +151,9 @@ pub enum Store {
     Sled {
         /// The directory.
         path: PathBuf,
+        /// Octets of its disk that are kept for what is under way: with less
+        /// left, nothing new is claimed. 0 is none.
+        reserve: u64,
     },
 }
 

@@ -64,7 +64,7 @@ fn defaults_are_those_of_the_interface() {
     let config = parse(UPSTREAM).unwrap();
     assert_eq!(config.listeners[0].name, "submission");
     assert_eq!(config.listeners[0].address.to_string(), "127.0.0.1:2525");
-    assert_eq!(config.store, Store::Sled { path: "data".into() });
+    assert_eq!(config.store, Store::Sled { path: "data".into(), reserve: 32 * 1024 * 1024 });
     assert_eq!(config.dedup.headers[0], "X-Idempotency-Key");
     assert_eq!(config.dedup.max_window, Duration::from_secs(400 * 86_400));
     assert_eq!(config.limits.in_memory_total, 512 << 20);
@@ -223,7 +223,7 @@ fn unknown_keys_name_the_nearest_or_all_known() {
     );
     assert_eq!(
         faults("[store]\nengine = \"sled\"\n\nzzz = 1"),
-        "m.toml:4: store.zzz: there is no such key; known here: path, url, engine"
+        "m.toml:4: store.zzz: there is no such key; known here: path, url, reserve, engine"
     );
     assert_eq!(
         faults("[[listener]]\nadress = \"x\""),

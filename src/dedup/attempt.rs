@@ -3,6 +3,7 @@
 
 use tokio::time::Instant;
 
+use crate::clock::{Clock, SystemClock};
 use crate::config::{Dedup, Mode, Strategy};
 use crate::crash;
 use crate::identity::Key;
@@ -313,7 +314,7 @@ impl Attempt<'_> {
     fn rendition(&self, names: Option<Names>) -> Rendition {
         let Message { headers, content, eight_bit, .. } = self.message;
         let edits =
-            trace::edits(self.services, self.message, self.key_for_upstream(), names, self.heart.now());
+            trace::edits(self.services, self.message, self.key_for_upstream(), names, SystemClock.now());
         edits.apply(headers, content, *eight_bit)
     }
 }

@@ -31,7 +31,7 @@ use crate::message::{Content, Headers};
 use crate::smtp::envelope::Envelope;
 use crate::smtp::reply::Reply;
 use crate::smtp::session::ClientName;
-use crate::store::{ClaimRequest, Claimed, Outcome, Record, State, Store, Token};
+use crate::store::{ClaimRequest, Claimed, Outcome, Record, State, Store, StoreFault, Token};
 use crate::upstream::{Account, Upstream};
 
 use attempt::{Attempt, Beside};
@@ -224,7 +224,10 @@ impl Heart {
                 self.resolve(attempt(Some(key)), token, claims, answers, started).await
             }
             Err(fault) => {
-                tracing::warn!(%fault, "the claim failed");
+                // A full disk is told once, by the store.
+                if !matches!(fault, StoreFault::Full(_)) {
+                    tracing::warn!(%fault, "the claim failed");
+                }
                 if policy.relays_unclaimed() {
                     attempt(Some(key)).unclaimed(DecisionOutcome::Unclaimed).await
                 } else {

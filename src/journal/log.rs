@@ -1,6 +1,6 @@
 //! Where log lines go.
 
-use std::io::{self, IsTerminal};
+use std::io::{self, IsTerminal, Write as _};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
 use super::format::LineFormat;
-use super::queue::{self, Drain};
+use super::queue::{self, Drain, Loss};
 use crate::clock::SystemClock;
 use crate::config::{Log, LogFormat, LogLevel};
 
@@ -37,7 +37,19 @@ impl std::error::Error for LogFault {}
 /// Starts the log of this process. May be called once.
 pub fn init(log: &Log) -> Result<LogGuard, LogFault> {
     let started = match &log.file {
-        Some(file) => queue::start(rolling(file)?, report),
+        Some(file) => {
+            let place = file.display().to_string();
+            queue::start(rolling(file)?, move |loss| {
+                if let Loss::Failing(error) = &loss {
+                    // The only other place there is.
+                    let _ = writeln!(
+                        io::stderr(),
+                        "mailonce: the log {place} can't be written: {error}. Mail goes on; lines are lost until it can"
+                    );
+                }
+                report(loss);
+            })
+        }
         None => queue::start(io::stderr(), report),
     };
     let no_thread = |error| LogFault(format!("the log can't be started: {error}"));
@@ -58,8 +70,10 @@ pub fn init(log: &Log) -> Result<LogGuard, LogFault> {
     Ok(LogGuard { _drain: drain })
 }
 
-fn report(lost: u64) {
-    tracing::warn!(lost, "log lines were lost: nobody took them in time");
+fn report(loss: Loss) {
+    if let Loss::Lines(lost) = loss {
+        tracing::warn!(lost, "log lines were lost: they could not be written, or nobody took them in time");
+    }
 }
 
 /// What turns events into lines; apart from [`init`] so that tests can have
@@ -109,8 +123,6 @@ fn level(level: LogLevel) -> LevelFilter {
 
 #[cfg(test)]
 mod tests {
-    use std::io::Write;
-
     use super::*;
 
     #[test]

@@ -49,11 +49,20 @@ pub(super) struct Drain {
     thread: Option<JoinHandle<()>>,
 }
 
-/// A queue whose lines go to `out`. `report` is told how many were lost once
-/// the reader takes lines again; it may put one in itself.
+/// What is told of lines that nobody got.
+#[derive(Debug)]
+pub(super) enum Loss {
+    /// They can't be written; told once until they can.
+    Failing(io::Error),
+    /// So many were lost; told once lines are taken again. It may put one in
+    /// itself.
+    Lines(u64),
+}
+
+/// A queue whose lines go to `out`, and losses to `report`.
 pub(super) fn start(
     out: impl Write + Send + 'static,
-    report: impl Fn(u64) + Send + 'static,
+    report: impl Fn(Loss) + Send + 'static,
 ) -> io::Result<(Queue, Drain)> {
     let shared = Arc::new(Shared::default());
     let ours = shared.clone();
@@ -61,7 +70,63 @@ pub(super) fn start(
     Ok((Queue(shared.clone()), Drain { shared, thread: Some(thread) }))
 }
 
-fn run(shared: &Shared, mut out: impl Write, report: impl Fn(u64)) {
+/// Where lines go, and what became of them.
+struct Sink<W> {
+    out: W,
+    /// Lines that could not be written since the last that could.
+    unwritten: u64,
+    /// The last octet that was written is not the end of a line.
+    torn: bool,
+}
+
+impl<W: Write> Sink<W> {
+    /// Writes whole lines; what could not be written is counted. A line that
+    /// was cut off is ended before the next.
+    fn write(&mut self, lines: &[u8]) -> io::Result<()> {
+        let end: &[u8] = if self.torn { b"\n" } else { b"" };
+        let mut done = 0;
+        let written = self.write_some(end, &mut 0).and_then(|()| {
+            self.torn = false;
+            self.write_some(lines, &mut done)
+        });
+        if done > 0 {
+            self.torn = lines[done - 1] != b'\n';
+        }
+        self.unwritten += count(&lines[done..]);
+        written
+    }
+
+    /// Counts in `done` how much it could write.
+    fn write_some(&mut self, octets: &[u8], done: &mut usize) -> io::Result<()> {
+        while *done < octets.len() {
+            match self.out.write(&octets[*done..]) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(count) => *done += count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        self.out.flush()
+    }
+
+    /// The same, with losses told.
+    fn take(&mut self, lines: &[u8], report: &impl Fn(Loss)) {
+        let failing = self.unwritten > 0;
+        match self.write(lines) {
+            Ok(()) if failing => report(Loss::Lines(std::mem::take(&mut self.unwritten))),
+            Ok(()) => {}
+            Err(error) if !failing => report(Loss::Failing(error)),
+            Err(_) => {}
+        }
+    }
+}
+
+fn count(lines: &[u8]) -> u64 {
+    lines.iter().filter(|octet| **octet == b'\n').count() as u64
+}
+
+fn run(shared: &Shared, out: impl Write, report: impl Fn(Loss)) {
+    let mut out = Sink { out, unwritten: 0, torn: false };
     let mut lines = Vec::new();
     loop {
         let mut state = shared.state();
@@ -75,11 +140,9 @@ fn run(shared: &Shared, mut out: impl Write, report: impl Fn(u64)) {
         mem::swap(&mut lines, &mut state.waiting);
         let (lost, closing) = (mem::take(&mut state.lost), state.closing);
         drop(state);
-        // Where the log itself can't be written there is nowhere to say so.
-        let _ = out.write_all(&lines);
-        let _ = out.flush();
+        out.take(&lines, &report);
         if lost > 0 {
-            report(lost);
+            report(Loss::Lines(lost));
         }
         if closing {
             return;
@@ -156,7 +219,10 @@ mod tests {
         let (go_on, may_go_on) = channel();
         let (got, taken) = channel();
         let (lost, losses) = channel();
-        let report = move |count| lost.send(count).unwrap();
+        let report = move |loss| match loss {
+            Loss::Lines(count) => lost.send(count).unwrap(),
+            Loss::Failing(error) => panic!("{error}"),
+        };
         let (mut queue, drain) = start(Reader { may_go_on, got }, report).unwrap();
         let block = vec![b'x'; WAITING / 2 + 1];
         for _ in 0..5 {
@@ -168,6 +234,46 @@ mod tests {
         assert!(bytes.len() < 3 * block.len());
         let lost: u64 = losses.iter().sum();
         assert_eq!(bytes.len() as u64 + lost * block.len() as u64, 5 * block.len() as u64);
+    }
+
+    /// A disk that is full, but for some octets, until it is not.
+    struct Disk {
+        room: Arc<Mutex<usize>>,
+        got: Arc<Mutex<Vec<u8>>>,
+    }
+
+    impl Write for Disk {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let mut room = self.room.lock().unwrap();
+            let count = bytes.len().min(*room);
+            if count == 0 {
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+            *room -= count;
+            self.got.lock().unwrap().extend_from_slice(&bytes[..count]);
+            Ok(count)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_full_disk_costs_lines_and_the_log_says_how_many() {
+        let (room, got) = (Arc::new(Mutex::new(8)), Arc::new(Mutex::new(Vec::new())));
+        let out = Disk { room: room.clone(), got: got.clone() };
+        let mut sink = Sink { out, unwritten: 0, torn: false };
+        let told = Mutex::new(Vec::new());
+        let report = |loss| told.lock().unwrap().push(format!("{loss:?}"));
+        for lines in ["first\nsecond\nthird\n", "fourth\n"] {
+            sink.take(lines.as_bytes(), &report);
+        }
+        *room.lock().unwrap() = 1000;
+        sink.take(b"fifth\n", &report);
+        sink.take(b"sixth\n", &report);
+        assert_eq!(String::from_utf8_lossy(&got.lock().unwrap()), "first\nse\nfifth\nsixth\n");
+        assert_eq!(*told.lock().unwrap(), ["Failing(Kind(StorageFull))", "Lines(3)"]);
     }
 
     #[test]

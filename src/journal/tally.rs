@@ -53,7 +53,7 @@ impl Tallies {
         }
         let written = store.count(deltas.clone()).await;
         // A stalled call may still be carried out; nobody is counted twice.
-        if matches!(written, Err(StoreFault::Failed(_) | StoreFault::Locked(_))) {
+        if matches!(written, Err(StoreFault::Failed(_) | StoreFault::Locked(_) | StoreFault::Full(_))) {
             self.give_back(deltas);
         }
         written

@@ -98,6 +98,10 @@ impl Store for TimedStore {
         self.time(Operation::Sweep, self.inner.sweep(now, most)).await
     }
 
+    async fn ready(&self) -> Result<(), StoreFault> {
+        self.inner.ready().await
+    }
+
     async fn close(&self) -> Result<(), StoreFault> {
         self.inner.close().await
     }

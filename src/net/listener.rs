@@ -17,6 +17,7 @@ use super::gate::Guest;
 use super::peer::{Names, Peer};
 use super::port::Port;
 use super::proxy_protocol::{self, Ends, HeaderFault, Origin};
+use super::sparing::Sparing;
 use super::wire::Wire;
 
 /// The longest that a PROXY header may take; less where a command may take
@@ -27,6 +28,7 @@ const UNUSABLE: &str = "a connection that must begin with a PROXY header is clos
 
 /// Accepts until the process closes. Connections go on in `tasks`.
 pub async fn accept(shared: Arc<Shared>, listener: TcpListener, name: String, tasks: TaskTracker) {
+    let failed = Sparing::default();
     loop {
         let accepted = tokio::select! {
             () = shared.closing.cancelled() => return,
@@ -38,7 +40,9 @@ pub async fn accept(shared: Arc<Shared>, listener: TcpListener, name: String, ta
             }
             Err(error) => {
                 // Out of file descriptors, most likely: give sessions time to end.
-                tracing::error!(%error, listener = name, "no connection can be accepted; trying again");
+                if let Some(times) = failed.count() {
+                    tracing::error!(%error, listener = name, times, "no connection can be accepted; trying again");
+                }
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
         }

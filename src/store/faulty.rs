@@ -181,6 +181,10 @@ impl Store for FaultyStore {
         self.run("census", self.inner.census()).await
     }
 
+    async fn ready(&self) -> Result<(), StoreFault> {
+        self.run("ready", self.inner.ready()).await
+    }
+
     async fn sweep(&self, now: Timestamp, most: usize) -> Result<usize, StoreFault> {
         self.run("sweep", self.inner.sweep(now, most)).await
     }

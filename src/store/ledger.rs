@@ -65,13 +65,21 @@ pub struct Ledger<B> {
     held: HeldClaims,
     settled: Recent,
     figures: Figures,
+    /// The latest time that it was told since it was opened for relaying.
+    now: Option<Timestamp>,
 }
 
 impl<B: Backend> Ledger<B> {
     /// The ledger over what `backend` holds. Call [`Ledger::recover`] next, or
     /// [`Ledger::load`] where it is only for reading.
     pub fn new(backend: B) -> Self {
-        Self { backend, held: HeldClaims::default(), settled: Recent::default(), figures: Figures::default() }
+        Self {
+            backend,
+            held: HeldClaims::default(),
+            settled: Recent::default(),
+            figures: Figures::default(),
+            now: None,
+        }
     }
 
     /// What the ledger writes to.
@@ -92,6 +100,7 @@ impl<B: Backend> Ledger<B> {
     /// See [`super::Store::claim`]. A token that claims again what it holds as
     /// pending gets it again. On a fault nothing is claimed.
     pub fn claim(&mut self, request: &ClaimRequest) -> Result<Vec<Claimed>, StoreFault> {
+        self.pass_time(request.at);
         let claimed: Result<Vec<Claimed>, StoreFault> =
             request.slots.iter().map(|slot| self.claim_slot(request, slot)).collect();
         if claimed.is_err() {
@@ -231,6 +240,7 @@ impl<B: Backend> Ledger<B> {
         at: Timestamp,
         settlements: &[Settlement],
     ) -> Result<(), StoreFault> {
+        self.pass_time(at);
         let mut fenced = false;
         for settlement in settlements {
             if self.already_settled(token, settlement)? {

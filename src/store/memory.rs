@@ -99,6 +99,10 @@ impl Store for MemoryStore {
         Ok(self.ledger().census())
     }
 
+    async fn ready(&self) -> Result<(), StoreFault> {
+        Ok(())
+    }
+
     async fn sweep(&self, now: Timestamp, most: usize) -> Result<usize, StoreFault> {
         self.ledger().sweep(now, most)
     }

@@ -196,6 +196,9 @@ pub enum StoreFault {
     /// The engine failed: disk full, read-only, an I/O error. The text says
     /// where and what to do.
     Failed(String),
+    /// The disk has too little room for new claims; what is under way goes on.
+    /// Passes by itself once there is more. The text says where and what to do.
+    Full(String),
     /// No answer within the deadline of the watchdog.
     Stalled {
         /// The call that hangs.
@@ -211,7 +214,7 @@ impl std::error::Error for StoreFault {}
 impl std::fmt::Display for StoreFault {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            StoreFault::Locked(what) | StoreFault::Failed(what) => f.write_str(what),
+            StoreFault::Locked(what) | StoreFault::Failed(what) | StoreFault::Full(what) => f.write_str(what),
             StoreFault::Stalled { operation } => write!(f, "the store did not answer {operation} in time"),
             StoreFault::Fenced => f.write_str("the claim was taken over by another attempt"),
         }
@@ -245,6 +248,10 @@ pub trait Store: Send + Sync + 'static {
     /// Gives `pending` claims up, as if never claimed. Ids that the token does
     /// not hold as pending are left alone.
     async fn release(&self, token: Token, ids: Vec<ClaimId>) -> Result<(), StoreFault>;
+
+    /// Whether claims can be made now, and if not, why. Goes all the way to
+    /// where they are made.
+    async fn ready(&self) -> Result<(), StoreFault>;
 
     /// The record, unless it has expired at `now`.
     async fn get(&self, id: ClaimId, now: Timestamp) -> Result<Option<Record>, StoreFault>;

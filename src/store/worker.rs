@@ -15,6 +15,7 @@
 //! Commits and settlements may be repeated.
 
 mod inbox;
+mod room;
 #[cfg(test)]
 mod tests;
 mod writer;
@@ -33,6 +34,7 @@ use super::{
 };
 use crate::clock::Timestamp;
 use inbox::{Gone, Inbox, Urgency};
+pub(super) use room::Room;
 use writer::{COUNTS, Request, Writer};
 
 /// How long a call may take, unless told otherwise.
@@ -80,10 +82,14 @@ impl Worker {
         self
     }
 
-    /// Starts the thread.
-    pub(super) fn over<B: Backend>(ledger: Ledger<B>, poison: Arc<Poison>) -> Result<Self, StoreFault> {
+    /// Starts the thread. New claims are made while there is `room`.
+    pub(super) fn over<B: Backend>(
+        ledger: Ledger<B>,
+        poison: Arc<Poison>,
+        room: Room,
+    ) -> Result<Self, StoreFault> {
         let inbox = Arc::new(Inbox::default());
-        let writer = Writer::new(ledger, Arc::clone(&inbox), Arc::clone(&poison));
+        let writer = Writer::new(ledger, Arc::clone(&inbox), Arc::clone(&poison), room);
         thread::Builder::new()
             .name("store-writer".into())
             .spawn(move || writer.run())
@@ -153,6 +159,10 @@ impl Store for Worker {
 
     async fn release(&self, token: Token, ids: Vec<ClaimId>) -> Result<(), StoreFault> {
         self.call("release", |answer| Request::Release { token, ids, answer }).await
+    }
+
+    async fn ready(&self) -> Result<(), StoreFault> {
+        self.call("ready", Request::Ready).await
     }
 
     async fn get(&self, id: ClaimId, now: Timestamp) -> Result<Option<Record>, StoreFault> {

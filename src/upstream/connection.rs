@@ -219,10 +219,15 @@ impl<S: Stream> Connection<S> {
         if let Some(answer) = self.take_reply()? {
             return Ok(answer);
         }
-        let reply = poll_fn(|cx| self.poll_reply(cx));
-        match timeout(limit, reply).await {
-            Ok(result) => result,
-            Err(_) => Err(self.timed_out(self.phase)),
+        if let Ok(heard) = timeout(limit, poll_fn(|cx| self.poll_reply(cx))).await {
+            return heard;
+        }
+        // A process that was stopped meanwhile hears that the time is over
+        // before the reactor has told it what came.
+        tokio::task::yield_now().await;
+        match self.poll_reply(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(heard) => heard,
+            Poll::Pending => Err(self.timed_out(self.phase)),
         }
     }
 

@@ -63,6 +63,11 @@ impl Client {
         if stream.local_addr()? == stream.peer_addr()? {
             return Err(std::io::ErrorKind::ConnectionRefused.into());
         }
+        Self::over(stream).await
+    }
+
+    /// The same over a connection that is there.
+    pub(crate) async fn over(stream: TcpStream) -> std::io::Result<Self> {
         stream.set_nodelay(true)?;
         let mut client = Self { stream: BufReader::with_capacity(1024, stream) };
         // A proxy killed while it let us in may leave us a connection that
@@ -118,6 +123,10 @@ impl Client {
 
     async fn expect(&mut self, code: &str) -> std::io::Result<()> {
         let reply = self.reply().await?;
+        // The proxy may be told to end at any time.
+        if reply.starts_with("421") {
+            return Err(std::io::ErrorKind::ConnectionAborted.into());
+        }
         assert!(reply.starts_with(code), "{code} was due, not {reply}");
         Ok(())
     }

@@ -69,6 +69,9 @@ impl Random {
 /// after the other lives.
 pub(crate) struct Home {
     directory: tempfile::TempDir,
+    /// A program and its arguments that is to start the proxy.
+    within: Vec<String>,
+    environment: Vec<(String, String)>,
 }
 
 impl Home {
@@ -83,16 +86,49 @@ impl Home {
             store.display()
         );
         std::fs::write(directory.path().join("mailonce.toml"), config).expect("a configuration file");
-        Self { directory }
+        Self { directory, within: Vec::new(), environment: Vec::new() }
+    }
+
+    /// The same with an environment variable: every key of the configuration
+    /// has one.
+    pub(crate) fn env(mut self, name: &str, value: impl AsRef<std::path::Path>) -> Self {
+        self.environment.push((name.to_owned(), value.as_ref().display().to_string()));
+        self
+    }
+
+    /// Takes all variables of that name back.
+    pub(crate) fn without_env(mut self, name: &str) -> Self {
+        self.environment.retain(|(known, _)| known != name);
+        self
+    }
+
+    /// The same with proxies that another program starts.
+    pub(crate) fn started_by(mut self, program: &[&str]) -> Self {
+        self.within = program.iter().map(|&word| word.to_owned()).collect();
+        self
+    }
+
+    /// The same with an admin address.
+    pub(crate) fn with_admin(self) -> Self {
+        let token = self.directory.path().join("admin.token");
+        self.env("MAILONCE_ADMIN__ADDRESS", "127.0.0.1:0").env("MAILONCE_ADMIN__TOKEN_FILE", token)
+    }
+
+    pub(crate) fn directory(&self) -> &std::path::Path {
+        self.directory.path()
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_mailonce"));
+        let words = self.within.iter().map(String::as_str).chain([env!("CARGO_BIN_EXE_mailonce")]);
+        let words: Vec<&str> = words.collect();
+        let mut command = Command::new(words[0]);
+        command.args(&words[1..]);
         for (name, _) in std::env::vars_os() {
             if name.to_string_lossy().starts_with("MAILONCE_") {
                 command.env_remove(name);
             }
         }
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         command.args(arguments).arg("--config").arg(self.directory.path().join("mailonce.toml"));
         command.stdin(Stdio::null()).kill_on_drop(true);
         command
@@ -153,14 +189,15 @@ pub(crate) struct Starting {
 impl Starting {
     /// Waits for `ready`; how it ended where it does not come to that.
     pub(crate) async fn ready(mut self) -> Result<Proxy, ExitStatus> {
-        let mut address = None;
+        let (mut address, mut admin) = (None, None);
         while let Some(line) = self.output.next_line().await.expect("its output") {
             if let Some(rest) = line.strip_prefix("listening on ") {
-                let text = rest.split(' ').next().unwrap_or_default();
-                address = Some(text.parse().expect("an address"));
+                let (text, name) = rest.split_once(' ').expect("an address and a name");
+                let place = if name == "(admin)" { &mut admin } else { &mut address };
+                *place = Some(text.parse().expect("an address"));
             } else if line == "ready" {
                 let address = address.expect("a listener is announced before ready");
-                return Ok(Proxy { child: self.child, address, _output: self.output });
+                return Ok(Proxy { child: self.child, address, admin, _output: self.output });
             }
         }
         Err(self.child.wait().await.expect("an exit status"))
@@ -176,6 +213,7 @@ impl Starting {
 pub(crate) struct Proxy {
     child: Child,
     pub(crate) address: SocketAddr,
+    pub(crate) admin: Option<SocketAddr>,
     _output: Lines<BufReader<ChildStdout>>,
 }
 
@@ -199,7 +237,12 @@ impl Proxy {
         assert!(status.success(), "{status}");
     }
 
-    fn pid(&self) -> Pid {
+    /// Any other signal.
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill_process(self.pid(), signal).expect("a signal");
+    }
+
+    pub(crate) fn pid(&self) -> Pid {
         let id = self.child.id().expect("it runs");
         Pid::from_raw(id.cast_signed()).expect("a process id")
     }

@@ -89,6 +89,10 @@ impl Store for Shelf {
         Err(StoreFault::Fenced)
     }
 
+    async fn ready(&self) -> Result<(), StoreFault> {
+        Ok(())
+    }
+
     async fn sweep(&self, _: Timestamp, _: usize) -> Result<usize, StoreFault> {
         Ok(0)
     }

@@ -29,6 +29,25 @@ pub(crate) async fn accepted_survives_a_restart(engine: &dyn Engine) {
     store.close().await.unwrap();
 }
 
+/// The clock ran ahead and was set back: nothing is remembered for longer than
+/// its window from the start that found it.
+pub(crate) async fn a_clock_set_back_makes_no_window_longer_than_it_is(engine: &dyn Engine) {
+    if !engine.durable() {
+        return;
+    }
+    let ahead = at(0).plus(WINDOW * 50);
+    let (store, _) = engine.open(ahead).await;
+    send(&*store, 1, ahead, slot(1), accepted()).await;
+    store.close().await.unwrap();
+
+    let (store, _) = engine.open(at(0)).await;
+    counted(&*store).await;
+    let (record, _) = settled(claim(&*store, 2, at(1), slot(1)).await);
+    assert_eq!(record.expires, at(0).plus(WINDOW));
+    assert!(is_new(&claim(&*store, 3, at(0).plus(WINDOW), slot(1)).await), "a window later it is new");
+    store.close().await.unwrap();
+}
+
 pub(crate) async fn committing_is_in_doubt_after_a_restart(engine: &dyn Engine) {
     if !engine.durable() {
         return;

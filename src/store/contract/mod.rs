@@ -76,6 +76,7 @@ macro_rules! contract_suite {
             policy::a_resend_keeps_the_first_message_id,
             policy::a_lapsed_resend_uncovers_the_doubt,
             lasting::accepted_survives_a_restart,
+            lasting::a_clock_set_back_makes_no_window_longer_than_it_is,
             lasting::committing_is_in_doubt_after_a_restart,
             lasting::pending_is_forgotten_by_a_restart,
             lasting::a_closed_store_says_so,

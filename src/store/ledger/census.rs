@@ -12,6 +12,7 @@ use super::super::record::key_mark;
 use super::super::{Census, ClaimId, Record, StateName, StoreFault};
 use super::held::Under;
 use super::{Backend, Ledger};
+use crate::clock::Timestamp;
 
 /// The figures, and how far the cursor is.
 #[derive(Debug, Default)]
@@ -115,6 +116,8 @@ impl<B: Backend> Ledger<B> {
 
     /// Counts up to `most` more of the records that were there at the opening,
     /// and enters their keys into the index where an earlier version left none.
+    /// What was settled under a clock that ran ahead is remembered for its
+    /// window from now on, and no longer.
     pub fn count_some(&mut self, most: usize) -> Result<Progress, StoreFault> {
         if self.figures.census.complete {
             return Ok(Progress::Complete);
@@ -122,11 +125,16 @@ impl<B: Backend> Ledger<B> {
         let from = self.figures.passed.map_or(Bound::Unbounded, Bound::Excluded);
         let records = self.backend.range((from, Bound::Unbounded), most)?;
         let indexed = self.backend.is_indexed();
+        let mut shortened = false;
         for record in &records {
+            shortened |= self.shorten(record)?;
             if !indexed {
                 self.backend.add_key(key_mark(&record.key), &record.id)?;
             }
             self.pass(record);
+        }
+        if shortened {
+            self.backend.checkpoint()?;
         }
         if records.len() == most {
             return Ok(Progress::Counting);
@@ -136,6 +144,25 @@ impl<B: Backend> Ledger<B> {
         }
         self.figures.census.complete = true;
         Ok(Progress::Complete)
+    }
+
+    /// It is now `at`; never earlier than it was.
+    pub(super) fn pass_time(&mut self, at: Timestamp) {
+        self.now = self.now.map(|now| now.max(at));
+    }
+
+    /// Brings forward the end of a record that would outlast its window, counted
+    /// from now. Whether it did.
+    fn shorten(&mut self, record: &Record) -> Result<bool, StoreFault> {
+        let latest = self.now.map(|at| at.plus(record.window));
+        let Some(latest) = latest.filter(|latest| record.expires > *latest) else { return Ok(false) };
+        if self.held.get(&record.id).is_some() {
+            return Ok(false);
+        }
+        self.backend.add_expiry(latest, &record.id)?;
+        self.backend.put(&Record { expires: latest, ..record.clone() })?;
+        self.backend.remove_expiry(record.expires, &record.id)?;
+        Ok(true)
     }
 
     /// The cursor passes a record of the backend.

@@ -14,6 +14,7 @@ impl<B: Backend> Ledger<B> {
     /// is in doubt from `at` on. Answers those records. Reads nothing but the
     /// open records and what lies under them.
     pub fn recover(&mut self, at: Timestamp) -> Result<Vec<Record>, StoreFault> {
+        self.now = Some(at);
         let mut doubtful = Vec::new();
         for mut held in self.left_open()? {
             end(&mut held.record, at, Outcome::InDoubt(Reply::new(451, ENDED)));

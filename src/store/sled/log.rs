@@ -15,7 +15,7 @@
 //!
 //! 1. A claim's open frame is on stable storage before its last byte leaves.
 //! 2. An ended frame is written only when sled has the settled record on stable
-//!    storage, and that record is removed only when the ended frame is durable.
+//!    storage (or after a failed write, for what was not acknowledged), and that record is removed only when the ended frame is durable.
 //!    So a settled frame without its ended one is written to sled again at the
 //!    next start, and an open frame without one is either settled, or in doubt.
 //! 3. A file is overwritten only when everything in it is ended, or written
@@ -67,6 +67,8 @@ pub(super) struct CommitLog {
     buffer: Vec<u8>,
     /// The ended frames among them.
     ending: Vec<Serial>,
+    /// The open frames among them whose commit nobody has been told of.
+    opening: Vec<Serial>,
 }
 
 /// What one file holds.
@@ -103,13 +105,15 @@ impl CommitLog {
         // Full, so that the first write goes to a new generation: what lies
         // behind a torn frame must never be taken for ours.
         let end = CAPACITY;
-        let (buffer, ending) = (Vec::new(), Vec::new());
-        Ok((Self { files, active: newer, generation, end, next_serial, buffer, ending }, left))
+        let (buffer, ending, opening) = (Vec::new(), Vec::new(), Vec::new());
+        Ok((Self { files, active: newer, generation, end, next_serial, buffer, ending, opening }, left))
     }
 
     /// Notes a record that is being committed.
     pub(super) fn append_open(&mut self, payload: &[u8]) -> Serial {
-        self.append(OPEN, payload)
+        let serial = self.append(OPEN, payload);
+        self.opening.push(serial);
+        serial
     }
 
     /// Notes a record that is settled.
@@ -143,12 +147,29 @@ impl CommitLog {
             return Ok(());
         }
         let file = &self.files[self.active];
-        file.write_all_at(&self.buffer, self.end)?;
-        file.sync_data()?;
+        let written = file.write_all_at(&self.buffer, self.end).and_then(|()| file.sync_data());
+        if written.is_err() {
+            self.take_back();
+            return written;
+        }
         self.end += self.buffer.len() as u64;
         self.buffer.clear();
         self.ending.clear();
+        self.opening.clear();
         Ok(())
+    }
+
+    /// After a write that failed, the last there is. Commits in it were not
+    /// acknowledged, so nothing was sent, and yet the next start may find them:
+    /// they are ended, lest it takes them for doubts. That can't be relied on,
+    /// and need not be.
+    fn take_back(&mut self) {
+        let mut ends = Vec::new();
+        for serial in self.opening.drain(..) {
+            frame(&mut ends, self.generation, serial, ENDED, &[]);
+        }
+        let behind = self.end + self.buffer.len() as u64;
+        let _ = self.files[self.active].write_all_at(&ends, behind);
     }
 
     /// Goes on at the start of the other file, with all that is open and all
@@ -311,6 +332,19 @@ mod tests {
         log.sync().unwrap();
         let settled = CommitLog::open(dir.path()).unwrap().1.settled;
         assert_eq!(settled.into_iter().collect::<Vec<_>>(), [(two, b"two".to_vec())]);
+    }
+
+    /// As a failed `fdatasync` leaves it: the frames are in the file all the same.
+    #[test]
+    fn commits_that_were_not_acknowledged_are_no_doubts_at_the_next_start() {
+        let dir = TempDir::new().unwrap();
+        let (mut log, _) = open(&dir);
+        let one = log.append_open(b"one");
+        log.sync().unwrap();
+        log.append_open(b"two");
+        log.files[log.active].write_all_at(&log.buffer, log.end).unwrap();
+        log.take_back();
+        assert_eq!(open(&dir).1, [(one, b"one".to_vec())]);
     }
 
     #[test]

@@ -7,7 +7,8 @@
 //!
 //! A write or flush that fails ends all use of the store until the process is
 //! started again: from then on nobody knows what the disk holds, and only a
-//! new opening reads it. That is so after a full disk too.
+//! new opening reads it. That is so after a full disk too, which is why claims
+//! end before it is full; see [`Room`].
 
 mod backend;
 mod codec;
@@ -21,7 +22,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::ledger::Ledger;
-use super::worker::Poison;
+use super::worker::{Poison, Room};
 use super::{Record, StoreFault};
 use crate::clock::Timestamp;
 use backend::SledBackend;
@@ -30,7 +31,8 @@ use backend::SledBackend;
 pub use super::worker::Worker as SledStore;
 
 impl SledStore {
-    /// Opens or creates the store in `path`, for relaying. What was being
+    /// Opens or creates the store in `path`, for relaying, with nothing new
+    /// claimed while its disk has less than `reserve` octets. What was being
     /// committed when the last process ended is in doubt from `at` on; those
     /// records come with the store, to be logged, and are durable.
     ///
@@ -38,17 +40,21 @@ impl SledStore {
     /// blocking work. Fails with [`StoreFault::Locked`] while another process
     /// has the store open, else with [`StoreFault::Failed`] and a text that
     /// names the path and a remedy.
-    pub fn open(path: &Path, at: Timestamp) -> Result<(Self, Vec<Record>), StoreFault> {
-        Self::start(path, Some(at))
+    pub fn open(path: &Path, reserve: u64, at: Timestamp) -> Result<(Self, Vec<Record>), StoreFault> {
+        Self::start(path, reserve, Some(at))
     }
 
     /// The same for looking and mending, as `keys list` does: what was being
     /// committed stays so, for the next [`SledStore::open`] to find.
     pub fn open_without_recovery(path: &Path) -> Result<Self, StoreFault> {
-        Ok(Self::start(path, None)?.0)
+        Ok(Self::start(path, 0, None)?.0)
     }
 
-    fn start(path: &Path, recover_at: Option<Timestamp>) -> Result<(Self, Vec<Record>), StoreFault> {
+    fn start(
+        path: &Path,
+        reserve: u64,
+        recover_at: Option<Timestamp>,
+    ) -> Result<(Self, Vec<Record>), StoreFault> {
         let poison = Arc::new(Poison::default());
         let mut ledger = Ledger::new(SledBackend::new(open::open(path)?, path, Arc::clone(&poison))?);
         let doubtful = match recover_at {
@@ -56,6 +62,6 @@ impl SledStore {
             None => ledger.load().map(|()| Vec::new())?,
         };
         ledger.checkpoint()?;
-        Ok((Self::over(ledger, poison)?, doubtful))
+        Ok((Self::over(ledger, poison, Room::on_disk(path.to_owned(), reserve))?, doubtful))
     }
 }

@@ -48,7 +48,7 @@ impl Sled {
 #[async_trait]
 impl Engine for Sled {
     async fn open(&self, at: Timestamp) -> (Arc<dyn Store>, Vec<Record>) {
-        let (store, doubtful) = SledStore::open(&self.path(), at).unwrap();
+        let (store, doubtful) = SledStore::open(&self.path(), 0, at).unwrap();
         (Arc::new(store), doubtful)
     }
 
@@ -58,7 +58,7 @@ impl Engine for Sled {
 
     async fn killed(&self, at: Timestamp) -> (Arc<dyn Store>, Vec<Record>) {
         let copy = self.copied();
-        let (store, doubtful) = SledStore::open(&copy, at).unwrap();
+        let (store, doubtful) = SledStore::open(&copy, 0, at).unwrap();
         (Arc::new(store), doubtful)
     }
 }
@@ -72,19 +72,19 @@ fn text(fault: StoreFault) -> String {
 #[tokio::test]
 async fn a_second_opening_is_refused() {
     let dir = Sled::new();
-    let (store, _) = SledStore::open(&dir.path(), at(0)).unwrap();
-    let fault = SledStore::open(&dir.path(), at(0)).unwrap_err();
+    let (store, _) = SledStore::open(&dir.path(), 0, at(0)).unwrap();
+    let fault = SledStore::open(&dir.path(), 0, at(0)).unwrap_err();
     assert!(matches!(&fault, StoreFault::Locked(text) if text.contains("another process has the store")));
     assert!(text(fault).contains(&dir.path().display().to_string()));
     assert!(matches!(SledStore::open_without_recovery(&dir.path()), Err(StoreFault::Locked(_))));
     store.close().await.unwrap();
-    SledStore::open(&dir.path(), at(0)).unwrap().0.close().await.unwrap();
+    SledStore::open(&dir.path(), 0, at(0)).unwrap().0.close().await.unwrap();
 }
 
 #[tokio::test]
 async fn looking_leaves_what_was_committing_to_the_next_start() {
     let dir = Sled::new();
-    let (store, _) = SledStore::open(&dir.path(), at(0)).unwrap();
+    let (store, _) = SledStore::open(&dir.path(), 0, at(0)).unwrap();
     assert!(is_new(&claim(&store, 1, at(0), slot(1)).await));
     store.commit(token(1), vec![id(1).into()], at(0)).await.unwrap();
     store.close().await.unwrap();
@@ -94,7 +94,7 @@ async fn looking_leaves_what_was_committing_to_the_next_start() {
     assert!(matches!(record.state, State::Committing { .. }));
     store.close().await.unwrap();
 
-    let (store, doubtful) = SledStore::open(&dir.path(), at(2)).unwrap();
+    let (store, doubtful) = SledStore::open(&dir.path(), 0, at(2)).unwrap();
     assert_eq!(doubtful.len(), 1);
     store.close().await.unwrap();
 }
@@ -102,13 +102,13 @@ async fn looking_leaves_what_was_committing_to_the_next_start() {
 #[tokio::test]
 async fn a_killed_opening_does_not_prevent_the_next() {
     let dir = Sled::new();
-    let (store, _) = SledStore::open(&dir.path(), at(0)).unwrap();
+    let (store, _) = SledStore::open(&dir.path(), 0, at(0)).unwrap();
     send(&store, 1, at(0), slot(1), accepted()).await;
     store.close().await.unwrap();
     let leftover = dir.path().join("snap.0000000000001000.generating");
     fs::write(&leftover, b"half a snapshot").unwrap();
 
-    let (store, _) = SledStore::open(&dir.path(), at(1)).unwrap();
+    let (store, _) = SledStore::open(&dir.path(), 0, at(1)).unwrap();
     assert!(!leftover.exists());
     settled(claim(&store, 2, at(1), slot(1)).await);
     store.close().await.unwrap();
@@ -117,12 +117,12 @@ async fn a_killed_opening_does_not_prevent_the_next() {
 #[tokio::test]
 async fn a_damaged_snapshot_is_set_aside_and_the_log_read() {
     let dir = Sled::new();
-    let (store, _) = SledStore::open(&dir.path(), at(0)).unwrap();
+    let (store, _) = SledStore::open(&dir.path(), 0, at(0)).unwrap();
     send(&store, 1, at(0), slot(1), accepted()).await;
     store.close().await.unwrap();
     fs::write(dir.path().join("snap.00000000FFFFFFFF"), b"no snapshot at all").unwrap();
 
-    let (store, _) = SledStore::open(&dir.path(), at(1)).unwrap();
+    let (store, _) = SledStore::open(&dir.path(), 0, at(1)).unwrap();
     settled(claim(&store, 2, at(1), slot(1)).await);
     store.close().await.unwrap();
     let copy = dir.0.path().join("data.damaged-1");
@@ -133,12 +133,12 @@ async fn a_damaged_snapshot_is_set_aside_and_the_log_read() {
 fn a_path_that_is_no_directory_is_named_with_a_remedy() {
     let dir = Sled::new();
     fs::write(dir.path(), b"a file").unwrap();
-    let fault = text(SledStore::open(&dir.path(), at(0)).unwrap_err());
+    let fault = text(SledStore::open(&dir.path(), 0, at(0)).unwrap_err());
     assert!(
         fault.contains(&dir.path().display().to_string()) && fault.contains("not a directory"),
         "{fault}"
     );
-    let below = text(SledStore::open(&dir.path().join("below"), at(0)).unwrap_err());
+    let below = text(SledStore::open(&dir.path().join("below"), 0, at(0)).unwrap_err());
     assert!(below.contains("not a directory"), "{below}");
 }
 
@@ -295,7 +295,7 @@ fn a_record_of_a_newer_version_is_not_guessed_at() {
 #[tokio::test]
 async fn the_keys_of_an_older_store_are_indexed() {
     let dir = Sled::new();
-    let (store, _) = SledStore::open(&dir.path(), at(0)).unwrap();
+    let (store, _) = SledStore::open(&dir.path(), 0, at(0)).unwrap();
     for number in 0..200 {
         send(&store, 1, at(0), slot(number), accepted()).await;
     }
@@ -305,7 +305,7 @@ async fn the_keys_of_an_older_store_are_indexed() {
         which(&SledBackend::new(opened, &dir.path(), Arc::default()).unwrap())
     };
     assert!(index(SledBackend::forget_index));
-    let (store, _) = SledStore::open(&dir.path(), at(0)).unwrap();
+    let (store, _) = SledStore::open(&dir.path(), 0, at(0)).unwrap();
     assert_eq!(by_key(&store, "order-150", 30).await, [150]);
     counted(&store).await;
     assert_eq!(by_key(&store, "order-150", 30).await, [150]);

@@ -112,7 +112,7 @@ impl Disk {
 
 fn worker(sync: Sync) -> Arc<Worker> {
     let ledger = Ledger::new(Synced { map: MapBackend::default(), sync });
-    Arc::new(Worker::over(ledger, Arc::default()).unwrap())
+    Arc::new(Worker::over(ledger, Arc::default(), Room::on_disk("/".into(), 0)).unwrap())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::inbox::Inbox;
-use super::{Answer, Poison};
+use super::{Answer, Poison, Room};
 use crate::clock::Timestamp;
 use crate::store::ledger::{Backend, Ledger, Progress};
 use crate::store::{
@@ -34,6 +34,7 @@ pub(super) enum Request {
         ids: Vec<ClaimId>,
         answer: Answer<()>,
     },
+    Ready(Answer<()>),
     Get {
         id: ClaimId,
         now: Timestamp,
@@ -96,6 +97,7 @@ pub(super) struct Writer<B> {
     ledger: Ledger<B>,
     inbox: Arc<Inbox>,
     poison: Arc<Poison>,
+    room: Room,
     /// Those whose writes are not durable yet.
     waiting: Vec<Answer<()>>,
     /// Since when something is written that is not durable yet.
@@ -105,11 +107,12 @@ pub(super) struct Writer<B> {
 }
 
 impl<B: Backend> Writer<B> {
-    pub(super) fn new(ledger: Ledger<B>, inbox: Arc<Inbox>, poison: Arc<Poison>) -> Self {
+    pub(super) fn new(ledger: Ledger<B>, inbox: Arc<Inbox>, poison: Arc<Poison>, room: Room) -> Self {
         Self {
             ledger,
             inbox,
             poison,
+            room,
             waiting: Vec::new(),
             dirty_since: None,
             next_slice: Some(Instant::now()),
@@ -243,6 +246,9 @@ impl<B: Backend> Writer<B> {
                 let done = self.sound().map(|ledger| ledger.release(token, &ids));
                 let _ = answer.send(done);
             }
+            Request::Ready(answer) => {
+                let _ = answer.send(self.roomy().map(|_| ()));
+            }
             Request::Get { id, now, answer } => {
                 let _ = answer.send(self.sound().and_then(|ledger| ledger.get(&id, now)));
             }
@@ -258,11 +264,11 @@ impl<B: Backend> Writer<B> {
                 self.make_lasting(done, answer);
             }
             Request::Import { records, now, answer } => {
-                let done = self.sound().and_then(|ledger| ledger.import(records, now));
+                let done = self.roomy().and_then(|ledger| ledger.import(records, now));
                 self.make_lasting(done, answer);
             }
             Request::Count { deltas, answer } => {
-                let counted = self.sound().and_then(|ledger| ledger.count(&deltas));
+                let counted = self.roomy().and_then(|ledger| ledger.count(&deltas));
                 self.written();
                 let _ = answer.send(counted);
             }
@@ -274,6 +280,8 @@ impl<B: Backend> Writer<B> {
                 let _ = answer.send(self.sound().map(|ledger| ledger.census()));
             }
             Request::Sweep { now, most, answer } => {
+                // So that the log says soon how it is, though nobody sends.
+                let _ = self.room.check();
                 let swept = self.sound().and_then(|ledger| ledger.sweep(now, most));
                 self.written();
                 let _ = answer.send(swept);
@@ -288,13 +296,20 @@ impl<B: Backend> Writer<B> {
         Ok(&mut self.ledger)
     }
 
+    /// The same, while the disk has room for more than what is under way.
+    fn roomy(&mut self) -> Result<&mut Ledger<B>, StoreFault> {
+        self.poison.check()?;
+        self.room.check()?;
+        Ok(&mut self.ledger)
+    }
+
     /// Something was written that nobody waits for.
     fn written(&mut self) {
         self.dirty_since.get_or_insert_with(Instant::now);
     }
 
     fn claim(&mut self, request: &ClaimRequest, answer: Answer<Vec<Claimed>>) {
-        let claimed = self.sound().and_then(|ledger| ledger.claim(request));
+        let claimed = self.roomy().and_then(|ledger| ledger.claim(request));
         let all_new = |claimed: &Vec<Claimed>| claimed.iter().all(|c| matches!(c, Claimed::New { .. }));
         if !claimed.as_ref().is_ok_and(all_new) {
             // Duplicates were counted in their records.
