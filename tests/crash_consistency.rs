@@ -5,7 +5,8 @@
 //! and what that shows.
 //!
 //! `MAILONCE_CUTS` sets the number of states of each recording, or is `all`;
-//! `MAILONCE_CUT` repeats one, as the line says that a fault is told with.
+//! `MAILONCE_CUT` repeats one, as the line says that a fault is told with, and
+//! `MAILONCE_RECORDING` takes a recording that a fault has kept.
 //! `MAILONCE_CRASH_SEED` repeats the choice of states, though not the run.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test's helpers are tests")]
@@ -81,7 +82,10 @@ fn crash(what: &str, steps: u64, weight: usize, some: usize) {
         return Recording::repeat(&cut);
     }
     let mut random = Random::seeded();
-    let recording = Recording::of(&lives(&mut random, steps, weight));
+    let recording = match std::env::var("MAILONCE_RECORDING") {
+        Ok(kept) => Recording::kept(&kept),
+        Err(_) => Recording::of(&lives(&mut random, steps, weight)),
+    };
     let cuts = cuts(&recording, some, &mut random);
     let verdicts = recording.hold(what, cuts);
     assert!(verdicts.promised > some, "little was promised: {verdicts}");

@@ -51,7 +51,9 @@ impl Cut {
 
 /// What one or more lives of a store did, from a start on.
 pub(crate) struct Recording {
-    directory: TempDir,
+    place: Place,
+    /// Removes it in the end; a kept one stays.
+    directory: Option<TempDir>,
     start: Replay,
     events: Vec<Event>,
 }
@@ -72,7 +74,27 @@ impl Recording {
             place.record(*life);
             events.extend(place.events(life.number, events.len()));
         }
-        Self { directory, start: Replay::from(&image, history), events }
+        Self { place, directory: Some(directory), start: Replay::from(&image, history), events }
+    }
+
+    /// One that was kept because of a fault.
+    pub(crate) fn kept(root: &str) -> Self {
+        let place = Place { root: root.into() };
+        let (image, history) = place.start();
+        let mut events = Vec::new();
+        for number in place.lives() {
+            events.extend(place.events(number, events.len()));
+        }
+        Self { place, directory: None, start: Replay::from(&image, history), events }
+    }
+
+    /// Just behind the event at `point`.
+    fn at(&self, point: usize) -> Replay {
+        let mut replay = self.start.clone();
+        for event in &self.events[..=point] {
+            replay.step(event);
+        }
+        replay
     }
 
     /// The moments at which the disk may have changed.
@@ -111,20 +133,12 @@ impl Recording {
     /// `text` is what the fault was told with.
     pub(crate) fn repeat(text: &str) {
         let (root, cut) = text.split_once(':').unwrap();
-        let (place, cut) = (Place { root: root.into() }, Cut::read(cut));
-        let (start, history) = place.start();
-        let mut events = Vec::new();
-        for number in place.lives() {
-            events.extend(place.events(number, events.len()));
-        }
-        let mut replay = Replay::from(&start, history);
-        for event in &events[..=cut.point] {
-            replay.step(event);
-        }
-        for event in &events[cut.point.saturating_sub(9)..=cut.point] {
+        let (recording, cut) = (Self::kept(root), Cut::read(cut));
+        for event in &recording.events[cut.point.saturating_sub(9)..=cut.point] {
             println!("{}", format!("{event:?}").chars().take(120).collect::<String>());
         }
-        let (image, state) = (cut.image(&replay), place.root.join("state"));
+        let replay = recording.at(cut.point);
+        let (image, state) = (cut.image(&replay), recording.place.root.join("state"));
         let _ = std::fs::remove_dir_all(&state);
         image.save(&state).unwrap();
         println!("the crash left {}", state.display());
@@ -152,7 +166,8 @@ impl Recording {
         let verdicts = self.judged(cuts);
         println!("{what}: {} events; {verdicts}", self.events.len());
         if let Some((cut, fault)) = verdicts.faults.first() {
-            let kept = self.directory.keep();
+            let kept = self.place.root;
+            let _ = self.directory.map(TempDir::keep);
             for (cut, fault) in verdicts.faults.iter().take(20) {
                 println!("{cut}: {}", fault.chars().take(600).collect::<String>());
             }
@@ -182,10 +197,7 @@ impl Recording {
     /// Crashes, each of which is then opened by a process of its own, that is
     /// recorded again: what a crash does to the mending of a crash.
     pub(crate) fn second(&self, cut: Cut, life: Life) -> Self {
-        let mut replay = self.start.clone();
-        for event in &self.events[..=cut.point] {
-            replay.step(event);
-        }
+        let replay = self.at(cut.point);
         Self::from(cut.image(&replay), replay.history, &[life])
     }
 

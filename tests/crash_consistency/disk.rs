@@ -151,8 +151,8 @@ pub(crate) enum Loss {
     Everything,
     /// Any of them, each whole or not at all.
     Some,
-    /// The last one only: everything before it was still in a cache.
-    AllButLast,
+    /// Some last ones only: everything before them was still in a cache.
+    Backwards,
     /// All, but for the last one: of that, some first sectors.
     TornEnd,
     /// Each sector, or page of 4 KiB, as it was at any moment since the last
@@ -166,7 +166,7 @@ impl Loss {
         Loss::Nothing,
         Loss::Everything,
         Loss::Some,
-        Loss::AllButLast,
+        Loss::Backwards,
         Loss::TornEnd,
         Loss::Sectors,
         Loss::Pages,
@@ -296,7 +296,13 @@ impl Disk {
     pub(crate) fn crash(&self, loss: Loss, metadata: Metadata, chance: &mut dyn FnMut(u64) -> u64) -> Image {
         let names =
             if loss == Loss::Nothing { self.names.clone() } else { self.names_left(loss, metadata, chance) };
-        let last = self.inodes.iter().flat_map(|inode| &inode.pending).map(|pending| pending.call).max();
+        let pending = self.inodes.iter().flat_map(|inode| &inode.pending);
+        let mut calls: Vec<usize> = pending.map(|pending| pending.call).collect();
+        calls.sort_unstable();
+        let last = match loss {
+            Loss::Backwards if !calls.is_empty() => Some(calls[chance(calls.len() as u64) as usize]),
+            _ => calls.last().copied(),
+        };
         let content = |(name, inode): (String, usize)| (name, left(&self.inodes[inode], loss, last, chance));
         Image(names.into_iter().map(content).collect())
     }
@@ -320,6 +326,7 @@ impl Disk {
     }
 }
 
+/// `last` is the last of all calls, or the first of the last ones.
 fn left(inode: &Inode, loss: Loss, last: Option<usize>, chance: &mut dyn FnMut(u64) -> u64) -> Content {
     let mut content = inode.durable.clone();
     if let Loss::Sectors | Loss::Pages = loss {
@@ -332,7 +339,7 @@ fn left(inode: &Inode, loss: Loss, last: Option<usize>, chance: &mut dyn FnMut(u
             Loss::Nothing if !pending.done && chance(2) == 0 => {}
             Loss::Some if chance(2) == 0 => {}
             Loss::Everything => {}
-            Loss::AllButLast if !is_last => {}
+            Loss::Backwards if last.is_some_and(|first| pending.call < first) => {}
             Loss::TornEnd if is_last => {
                 let sectors = pending.change.sectors();
                 let end = sectors.start + chance(sectors.end - sectors.start + 1);
