@@ -11,6 +11,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test's helpers are tests")]
 
+#[path = "crash_consistency/content.rs"]
+mod content;
 #[path = "crash_consistency/cut.rs"]
 mod cut;
 #[path = "crash_consistency/disk.rs"]

@@ -7,7 +7,8 @@ use std::sync::Mutex;
 
 use tempfile::TempDir;
 
-use crate::disk::{Image, Loss, Metadata};
+use crate::content::Image;
+use crate::disk::{Loss, Metadata};
 use crate::history::History;
 use crate::judge::{Opened, judge};
 use crate::proc::Random;

@@ -12,7 +12,7 @@ use mailonce::store::{
     ClaimId, ClaimRequest, Claimed, Durability, Marks, Outcome, Query, Selection, Settlement, Store, Token,
 };
 
-use crate::disk::Image;
+use crate::content::Image;
 use crate::history::History;
 use crate::workload::{at, everything, id, slot};
 

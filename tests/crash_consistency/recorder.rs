@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 
-use crate::disk::{Change, Image};
+use crate::content::{Change, Image};
 use crate::history::History;
 use crate::workload::Life;
 

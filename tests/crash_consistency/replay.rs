@@ -2,7 +2,8 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use crate::disk::{Disk, Image};
+use crate::content::Image;
+use crate::disk::Disk;
 use crate::history::History;
 use crate::recorder::{Call, Event};
 
