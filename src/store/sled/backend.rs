@@ -23,6 +23,16 @@ use crate::clock::Timestamp;
 /// earlier version made lacks it until all of that is entered.
 const INDEXED: &[u8] = b"keys indexed";
 
+/// Octets that sled may be given before its file is synced. It uses a segment of
+/// half a mebibyte again once what was in it is written elsewhere, without
+/// waiting for the disk, and a power failure may keep the later of these writes
+/// alone. At least one segment is written in between, and sled writes four to six
+/// times what it is given; so a sync always comes in between, too.
+const MOST_UNSYNCED: usize = 64 * 1024;
+
+/// Octets of a key, and of what sled writes around an entry.
+const ENTRY: usize = 96;
+
 /// Records in sled, which writes all trees to one log and after a crash takes
 /// that up as far as it is whole; open ones in the [`CommitLog`], from which
 /// they are taken back only when sled has what ended them for good.
@@ -42,6 +52,8 @@ pub(super) struct SledBackend {
     indexed: bool,
     /// sled's data file.
     data: File,
+    /// Octets that sled was given since that was synced.
+    unsynced: usize,
     commits: CommitLog,
     /// What the commit log holds, by id: more than one where a crash came
     /// between the end of one and the next.
@@ -75,6 +87,7 @@ impl SledBackend {
             indexed: db.contains_key(INDEXED).map_err(|error| failed(&error))?,
             db,
             data,
+            unsynced: 0,
             commits,
             open,
             ended: Vec::new(),
@@ -102,15 +115,24 @@ impl SledBackend {
         }
         self.add_key(key_mark(&record.key), &record.id)?;
         self.add_expiry(record.expires, &record.id)?;
+        let octets = bytes.len();
         self.claims.insert(record.id.0, bytes).map_err(|error| self.broken(&error))?;
-        Ok(())
+        self.given(octets)
     }
 
     /// Has sled put everything on stable storage: its flush stops at the
     /// operating system's cache.
-    fn flush(&self) -> Result<(), StoreFault> {
+    fn flush(&mut self) -> Result<(), StoreFault> {
         self.db.flush().map_err(|error| self.broken(&error))?;
-        self.data.sync_data().map_err(|error| self.unwritable(&error))
+        self.data.sync_data().map_err(|error| self.unwritable(&error))?;
+        self.unsynced = 0;
+        Ok(())
+    }
+
+    /// Notes that sled was given something, and syncs its file where that is due.
+    fn given(&mut self, octets: usize) -> Result<(), StoreFault> {
+        self.unsynced += octets + ENTRY;
+        if self.unsynced > MOST_UNSYNCED { self.flush() } else { Ok(()) }
     }
 
     /// Writes the commit log on, or anew where its file is full: then sled must
@@ -127,7 +149,7 @@ impl SledBackend {
 
     /// As an earlier version left it. False where that failed.
     #[cfg(test)]
-    pub(super) fn forget_index(&self) -> bool {
+    pub(super) fn forget_index(&mut self) -> bool {
         self.keys.clear().is_ok() && self.db.remove(INDEXED).is_ok() && self.flush().is_ok()
     }
 
@@ -180,9 +202,10 @@ impl Backend for SledBackend {
 
     fn put(&mut self, record: &Record) -> Result<(), StoreFault> {
         let bytes = self.encode(record)?;
+        let octets = bytes.len();
         self.ended.push(self.commits.append_settled(&bytes));
         self.claims.insert(record.id.0, bytes).map_err(|error| self.broken(&error))?;
-        Ok(())
+        self.given(octets)
     }
 
     /// Not before the commit log knows that it ended.
@@ -191,7 +214,7 @@ impl Backend for SledBackend {
             self.checkpoint()?;
         }
         self.claims.remove(id.0).map_err(|error| self.broken(&error))?;
-        Ok(())
+        self.given(0)
     }
 
     fn range(&self, ids: IdRange, most: usize) -> Result<Vec<Record>, StoreFault> {
@@ -211,12 +234,12 @@ impl Backend for SledBackend {
 
     fn add_expiry(&mut self, at: Timestamp, id: &ClaimId) -> Result<(), StoreFault> {
         self.expiry.insert(keys::expiry(at, id), &[]).map_err(|error| self.broken(&error))?;
-        Ok(())
+        self.given(0)
     }
 
     fn remove_expiry(&mut self, at: Timestamp, id: &ClaimId) -> Result<(), StoreFault> {
         self.expiry.remove(keys::expiry(at, id)).map_err(|error| self.broken(&error))?;
-        Ok(())
+        self.given(0)
     }
 
     fn due(&self, now: Timestamp, most: usize) -> Result<Vec<(Timestamp, ClaimId)>, StoreFault> {
@@ -228,12 +251,12 @@ impl Backend for SledBackend {
 
     fn add_key(&mut self, mark: u64, id: &ClaimId) -> Result<(), StoreFault> {
         self.keys.insert(keys::marked(mark, id), &[]).map_err(|error| self.broken(&error))?;
-        Ok(())
+        self.given(0)
     }
 
     fn remove_key(&mut self, mark: u64, id: &ClaimId) -> Result<(), StoreFault> {
         self.keys.remove(keys::marked(mark, id)).map_err(|error| self.broken(&error))?;
-        Ok(())
+        self.given(0)
     }
 
     fn keyed(&self, mark: u64, after: Option<&ClaimId>, most: usize) -> Result<Vec<ClaimId>, StoreFault> {
@@ -263,7 +286,7 @@ impl Backend for SledBackend {
         }
         let tally = codec::encode_tally(&tally).map_err(|why| self.unreadable(&why))?;
         self.counts.insert(key, tally).map_err(|error| self.broken(&error))?;
-        Ok(())
+        self.given(0)
     }
 
     fn counts(&self, from: u64, after: Option<&Count>, most: usize) -> Result<Vec<Count>, StoreFault> {
@@ -284,6 +307,7 @@ impl Backend for SledBackend {
         let old: Vec<IVec> = old.collect::<Result<_, _>>().map_err(|error| self.broken(&error))?;
         for key in old {
             self.counts.remove(key).map_err(|error| self.broken(&error))?;
+            self.given(0)?;
         }
         Ok(())
     }

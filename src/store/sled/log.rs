@@ -83,6 +83,8 @@ impl CommitLog {
     /// before [`CommitLog::restart`].
     pub(super) fn open(path: &Path) -> io::Result<(Self, Left)> {
         let files = [prepared(&path.join("commits.0"))?, prepared(&path.join("commits.1"))?];
+        // A file that loses its name is lost.
+        File::open(path)?.sync_all()?;
         let mut contents = [read(&files[0])?, read(&files[1])?];
         let newer = usize::from(contents[1].generation > contents[0].generation);
         let generation = contents[newer].generation;

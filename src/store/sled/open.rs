@@ -13,6 +13,9 @@ use super::super::StoreFault;
 /// sled's pages kept in memory, in octets.
 const CACHE: u64 = 128 * 1024 * 1024;
 
+/// sled's file for its settings, which it never syncs.
+const SETTINGS: &str = "conf";
+
 /// How often, and how far apart, sled's own lock is tried while we hold ours:
 /// a database closed in this process lets go of its file a moment later.
 const LOCK_TRIES: usize = 100;
@@ -33,6 +36,7 @@ pub(super) fn open(path: &Path) -> Result<Opened, StoreFault> {
     remove_leftovers(path).map_err(|error| explain(path, &error))?;
     let db = open_db(path)?;
     let opened = open_data(path).and_then(|data| {
+        File::open(path.join(SETTINGS))?.sync_all()?;
         sync_directory(path)?;
         if created && let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
             sync_directory(parent)?;
@@ -71,10 +75,23 @@ fn sync_directory(path: &Path) -> io::Result<()> {
     File::open(path)?.sync_all()
 }
 
-/// Snapshots that were being written when the process was killed; sled would
-/// take them for corruption at every later start.
+/// What a crash left half written, which sled would take for corruption at
+/// every later start: snapshots, and its settings. Those are always the same
+/// here, so sled writes them anew.
 fn remove_leftovers(path: &Path) -> io::Result<()> {
-    remove_snapshots(path, |name| name.ends_with(".generating"))
+    remove_snapshots(path, |name| name.ends_with(".generating"))?;
+    let settings = path.join(SETTINGS);
+    match fs::read(&settings) {
+        Ok(octets) if !are_whole(&octets) => fs::remove_file(&settings),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Whether sled's settings end in their checksum.
+fn are_whole(settings: &[u8]) -> bool {
+    let split = settings.split_last_chunk();
+    split.is_some_and(|(text, checksum)| crc32fast::hash(text).to_le_bytes() == *checksum)
 }
 
 fn remove_snapshots(path: &Path, which: impl Fn(&str) -> bool) -> io::Result<()> {
