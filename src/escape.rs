@@ -58,7 +58,11 @@ fn push_safe(out: &mut String, c: char) {
 /// Appends a JSON string (RFC 8259 §7), with everything unsafe as an escape.
 pub fn push_json(out: &mut String, text: &str) {
     out.push('"');
-    for c in text.chars() {
+    // Nearly all text is plain from end to end, and is taken in one piece.
+    let is_plain = |byte: &u8| matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\');
+    let plain = text.bytes().position(|byte| !is_plain(&byte)).unwrap_or(text.len());
+    out.push_str(&text[..plain]);
+    for c in text[plain..].chars() {
         match c {
             '"' => out.push_str("\\\""),
             '\\' => out.push_str("\\\\"),

@@ -84,7 +84,7 @@ fn protocol(source: &Source, envelope: &Envelope) -> String {
 /// the field is replaced.
 fn harmless(name: &str) -> String {
     let fine = |c: char| c.is_ascii_alphanumeric() || ".-_:[]".contains(c);
-    name.chars().map(|c| if fine(c) { c } else { '?' }).collect()
+    name.replace(|c| !fine(c), "?")
 }
 
 fn is_plain(path: &Path) -> bool {

@@ -143,7 +143,7 @@ pub(crate) fn slot(number: u64, weight: usize, window: Duration, in_doubt: InDou
 pub(crate) async fn live(life: Life, directory: &Path, journal: &Path) {
     let journal = OpenOptions::new().create(true).append(true).open(journal).unwrap();
     let time = AtomicU64::new(life.number * 1_000_000);
-    let (store, _) = SledStore::open(directory, at(time.load(Ordering::Relaxed) / 8)).unwrap();
+    let (store, _) = SledStore::open(directory, 0, at(time.load(Ordering::Relaxed) / 8)).unwrap();
     let found = everything(&store).await.unwrap();
     let world = Arc::new(World { life, store, journal, time, barriers: AtomicU64::new(0) });
     world.opened(&found);

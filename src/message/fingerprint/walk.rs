@@ -4,6 +4,8 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 
+use memchr::memchr_iter;
+
 use super::exclude::Exclude;
 use super::field::{self, Section};
 use super::manner::Manner;
@@ -54,10 +56,11 @@ fn raw(message: &[u8], exclude: &Exclude, sink: &mut impl Sink) {
 /// The lines of a text without their ends and trailing blanks, joined by
 /// `\n`, piece by piece. Empty lines at the end do not count.
 pub(super) fn lines(text: &str, mut push: impl FnMut(&str)) {
-    let mut ends = 0;
-    for (number, line) in text.split('\n').enumerate() {
-        ends += usize::from(number > 0);
-        let line = line.trim_ascii_end();
+    let (mut start, mut ends) = (0, 0);
+    for end in memchr_iter(b'\n', text.as_bytes()).chain([text.len()]) {
+        ends += usize::from(start > 0);
+        let line = text[start..end].trim_ascii_end();
+        start = end + 1;
         if !line.is_empty() {
             (0..std::mem::take(&mut ends)).for_each(|_| push("\n"));
             push(line);

@@ -18,9 +18,14 @@ const FIRST: u8 = 1;
 /// The version of a [`Tally`].
 const TALLY: u8 = 1;
 
+/// Octets that nearly every record fits into.
+const TYPICAL: usize = 1024;
+
 /// The bytes of a record.
 pub(super) fn encode(record: &Record) -> Result<Vec<u8>, String> {
-    postcard::to_extend(record, vec![VERSION]).map_err(|error| format!("a record can't be encoded: {error}"))
+    let mut bytes = Vec::with_capacity(TYPICAL);
+    bytes.push(VERSION);
+    postcard::to_extend(record, bytes).map_err(|error| format!("a record can't be encoded: {error}"))
 }
 
 /// The record in `bytes`, else what is wrong with them.

@@ -118,7 +118,7 @@ async fn a_killed_opening_does_not_prevent_the_next() {
 #[tokio::test]
 async fn half_written_settings_do_not_prevent_the_next_opening() {
     let dir = Sled::new();
-    let (store, _) = SledStore::open(&dir.path(), at(0)).unwrap();
+    let (store, _) = SledStore::open(&dir.path(), 0, at(0)).unwrap();
     send(&store, 1, at(0), slot(1), accepted()).await;
     store.close().await.unwrap();
     let settings = dir.path().join("conf");
@@ -126,7 +126,7 @@ async fn half_written_settings_do_not_prevent_the_next_opening() {
     let zeros = vec![0; whole.len()];
     for left in [&whole[..whole.len() - 4], &whole[..20], &zeros, &[]] {
         fs::write(&settings, left).unwrap();
-        let (store, _) = SledStore::open(&dir.path(), at(1)).unwrap();
+        let (store, _) = SledStore::open(&dir.path(), 0, at(1)).unwrap();
         settled(claim(&store, 2, at(1), slot(1)).await);
         store.close().await.unwrap();
         assert_eq!(fs::read(&settings).unwrap(), whole);
