@@ -32,7 +32,6 @@ mod workload;
 use cut::{Cut, Recording, Verdicts};
 use history::History;
 use mailonce::store::Store;
-use mailonce::store::sled::SledStore;
 use proc::Random;
 use recorder::{Call, Place};
 use workload::{End, Life};
@@ -58,7 +57,7 @@ async fn a_workload_finds_what_it_was_promised() {
     }
     let history = History::read(&std::fs::read_to_string(place.journal()).unwrap());
     assert!(history.promised() > 10);
-    let (store, _) = SledStore::open(&place.store(), 0, workload::at(1 << 40)).unwrap();
+    let (store, _) = workload::open(&place.store(), workload::at(1 << 40)).unwrap();
     history.check(&workload::everything(&store).await.unwrap()).unwrap();
     store.close().await.unwrap();
 }

@@ -153,7 +153,7 @@ fn proxy_from(section: &Section<'_>) -> Vec<IpNet> {
 fn store(section: Section<'_>) -> Store {
     let path = section.get("path", "data".into(), path);
     section.later("url", "\"\"", |node| is_text(node, ""));
-    let reserve = section.get("reserve", 32 * MIB, size_or_none);
+    let reserve = section.get("reserve", 16 * MIB, size_or_none);
     let sled = Store::Sled { path, reserve };
     let store = section.get("engine", sled.clone(), |node| match &*text(node)? {
         "sled" => Ok(sled.clone()),

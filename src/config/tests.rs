@@ -64,7 +64,7 @@ fn defaults_are_those_of_the_interface() {
     let config = parse(UPSTREAM).unwrap();
     assert_eq!(config.listeners[0].name, "submission");
     assert_eq!(config.listeners[0].address.to_string(), "127.0.0.1:2525");
-    assert_eq!(config.store, Store::Sled { path: "data".into(), reserve: 32 * 1024 * 1024 });
+    assert_eq!(config.store, Store::Sled { path: "data".into(), reserve: 16 * 1024 * 1024 });
     assert_eq!(config.dedup.headers[0], "X-Idempotency-Key");
     assert_eq!(config.dedup.max_window, Duration::from_secs(400 * 86_400));
     assert_eq!(config.limits.in_memory_total, 512 << 20);

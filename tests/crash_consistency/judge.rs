@@ -14,7 +14,7 @@ use mailonce::store::{
 
 use crate::content::Image;
 use crate::history::History;
-use crate::workload::{at, everything, id, slot};
+use crate::workload::{at, everything, id, open, slot};
 
 /// An id of no workload.
 const STRANGER: u64 = u64::MAX;
@@ -54,7 +54,7 @@ fn caught<T>(work: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
 }
 
 async fn first(path: &Path, history: &History) -> Result<BTreeMap<ClaimId, String>, String> {
-    let (store, _) = SledStore::open(path, 0, at(LATER)).map_err(|fault| fault.to_string())?;
+    let (store, _) = open(path, at(LATER)).map_err(|fault| fault.to_string())?;
     let found = everything(&store).await?;
     history.check(&found)?;
     by_key(&store, &found).await?;
@@ -65,7 +65,7 @@ async fn first(path: &Path, history: &History) -> Result<BTreeMap<ClaimId, Strin
 }
 
 async fn second(path: &Path) -> Result<BTreeMap<ClaimId, String>, String> {
-    let (store, doubtful) = SledStore::open(path, 0, at(LATER + 1000)).map_err(|fault| fault.to_string())?;
+    let (store, doubtful) = open(path, at(LATER + 1000)).map_err(|fault| fault.to_string())?;
     if !doubtful.is_empty() {
         return Err(format!("in doubt at the second opening only: {doubtful:?}"));
     }

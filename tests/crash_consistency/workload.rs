@@ -12,7 +12,7 @@ use std::io::Write as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use mailonce::clock::Timestamp;
 use mailonce::config::{InDoubt, OnConflict};
@@ -20,7 +20,7 @@ use mailonce::smtp::reply::Reply;
 use mailonce::store::sled::SledStore;
 use mailonce::store::{
     Change, ClaimId, ClaimRequest, Claimed, Durability, Fingerprint, Marks, Outcome, Query, Record,
-    Resolution, Settlement, Slot, State, Store, Token,
+    Resolution, Settlement, Slot, State, Store, StoreFault, Token,
 };
 use rustix::process::{Signal, getpid, kill_process};
 
@@ -35,6 +35,21 @@ const FIRST_SHORT: u64 = 1 << 40;
 /// The window of these, and of all others.
 const SHORT: Duration = Duration::from_secs(60);
 const LONG: Duration = Duration::from_secs(86_400 * 30);
+
+/// Long enough never to be reached unless something hangs.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A child that another test starts holds our lock, too, from its fork to its
+/// exec.
+pub(crate) fn open(path: &Path, at: Timestamp) -> Result<(SledStore, Vec<Record>), StoreFault> {
+    let begun = Instant::now();
+    loop {
+        match SledStore::open(path, 0, at) {
+            Err(StoreFault::Locked(_)) if begun.elapsed() < PATIENCE => std::thread::yield_now(),
+            opened => return opened,
+        }
+    }
+}
 
 /// How a life of the store ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -143,7 +158,7 @@ pub(crate) fn slot(number: u64, weight: usize, window: Duration, in_doubt: InDou
 pub(crate) async fn live(life: Life, directory: &Path, journal: &Path) {
     let journal = OpenOptions::new().create(true).append(true).open(journal).unwrap();
     let time = AtomicU64::new(life.number * 1_000_000);
-    let (store, _) = SledStore::open(directory, 0, at(time.load(Ordering::Relaxed) / 8)).unwrap();
+    let (store, _) = open(directory, at(time.load(Ordering::Relaxed) / 8)).unwrap();
     let found = everything(&store).await.unwrap();
     let world = Arc::new(World { life, store, journal, time, barriers: AtomicU64::new(0) });
     world.opened(&found);
