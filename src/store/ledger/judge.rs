@@ -4,6 +4,7 @@ use super::super::record::Touch;
 use super::super::{Claimed, Marks, Outcome, Record, Slot, State, Token};
 use crate::clock::Timestamp;
 use crate::config::{InDoubt, OnConflict};
+use crate::planted::{self, Bug};
 
 /// What becomes of one slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,12 +41,13 @@ impl Verdict {
 /// a pending one whose lease has run out.
 pub(super) fn judge(record: &Record, slot: &Slot, token: Token) -> Verdict {
     match record.state {
+        State::Settled(Outcome::Deferred(_)) if planted::is(Bug::DeferredSuppresses) => {}
         State::Settled(Outcome::Deferred(_) | Outcome::Refused(_)) => return Verdict::New,
         // The caller asks again because the first answer never reached it.
         State::Pending { holder, .. } if holder == token => return Verdict::New,
         _ => {}
     }
-    let conflict = record.fingerprint != slot.fingerprint;
+    let conflict = record.fingerprint != slot.fingerprint && !planted::is(Bug::ConflictIgnored);
     match slot.on_conflict {
         OnConflict::Reject if conflict => return Verdict::Conflict,
         OnConflict::Relay if conflict => return Verdict::New,

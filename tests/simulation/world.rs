@@ -1,0 +1,437 @@
+//! The world: proxies, their store, the upstream, the clients, and what befalls
+//! them. All in one thread, on a time that passes only when nobody has
+//! anything to do, so the seed decides everything.
+
+use std::io;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use mailonce::clock::Clock;
+use mailonce::config::Config;
+use mailonce::store::{Query, Resolution, StateName, Store};
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+
+use super::client::{Client, body};
+use super::disk::Disk;
+use super::history::{Answer, History, Submission, Transaction};
+use super::invariants::{Rules, name, quoted};
+use super::network::{End, Link};
+use super::plan::{Badness, Event, Plan, TROUBLE};
+use super::process::{Life, Process};
+use super::random::Random;
+use super::store::SimulatedStore;
+use super::time::{Ms, Time, Wall};
+use super::upstream;
+
+/// Within this time after the trouble everybody has heard a final answer.
+const CALM: Duration = Duration::from_secs(2400);
+
+/// By then nothing that was sent is still on its way.
+const ARRIVED: Ms = 180_000;
+
+/// What came of a seed.
+#[derive(Debug)]
+pub struct Run {
+    pub fault: Option<String>,
+    pub hash: u64,
+    pub trace: Vec<String>,
+    /// How many messages the upstream took.
+    pub accepted: usize,
+}
+
+#[derive(Debug)]
+pub struct World {
+    pub plan: Plan,
+    pub time: Time,
+    pub wall: Arc<Wall>,
+    config: Config,
+    disk: Arc<Mutex<Disk>>,
+    history: Mutex<History>,
+    machine: Mutex<Machine>,
+    traces: bool,
+}
+
+/// What is running.
+#[derive(Debug)]
+struct Machine {
+    random: Random,
+    store: Option<Arc<SimulatedStore>>,
+    proxies: Vec<Option<Arc<Process>>>,
+    started: usize,
+    /// Counts crashes, so that a restart knows whether it is still wanted.
+    crashes: usize,
+    /// A proxy has died alone: what it was committing waits for a restart.
+    orphans: bool,
+}
+
+/// Lives through what this seed decides.
+pub fn run(seed: u64, traces: bool) -> Run {
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+    runtime.block_on(async {
+        let world = World::new(Plan::of(seed), traces);
+        world.live().await;
+        let mut history = world.history.lock().unwrap();
+        let accepted =
+            history.transactions.iter().filter(|of| of.decided.is_some_and(|(_, code)| code == 250));
+        Run {
+            accepted: accepted.count(),
+            fault: history.fault.take(),
+            hash: history.hash,
+            trace: std::mem::take(&mut history.trace),
+        }
+    })
+}
+
+impl World {
+    fn new(mut plan: Plan, traces: bool) -> Arc<Self> {
+        let time = Time::begin();
+        let config = Config::parse(&plan.policy.config(), "simulation", std::iter::empty()).unwrap();
+        let disk = Disk::new(plan.random.fork());
+        let random = plan.random.fork();
+        let proxies = vec![None; plan.proxies];
+        let machine = Machine { random, store: None, proxies, started: 0, crashes: 0, orphans: false };
+        let history = History { disk_was_bad: plan.disk.stalls > 0, ..History::default() };
+        let (history, machine) = (Mutex::new(history), Mutex::new(machine));
+        Arc::new(Self { plan, time, wall: Wall::new(time), config, disk, history, machine, traces })
+    }
+
+    async fn live(self: &Arc<Self>) {
+        self.note(|| format!("{:?}", self.plan.policy));
+        self.start();
+        let mut clients = JoinSet::new();
+        let mut random = self.plan.random.clone();
+        for (number, mail) in self.plan.clients.iter().cloned().enumerate() {
+            let client = Client { world: self.clone(), number, mail, random: random.fork() };
+            clients.spawn(client.run());
+        }
+        let world = self.clone();
+        let trouble = tokio::spawn(async move { world.trouble().await });
+        let limit = TROUBLE + CALM;
+        let ended = tokio::select! {
+            biased;
+            () = self.failed() => return,
+            ended = timeout(limit, async { while clients.join_next().await.is_some() {} }) => ended,
+        };
+        if ended.is_err() {
+            return self.fault("a client has heard no final answer".to_owned());
+        }
+        let _ = trouble.await;
+        sleep(Duration::from_millis(ARRIVED)).await;
+        tokio::select! {
+            biased;
+            () = self.failed() => {}
+            () = self.long_after(random) => {}
+        }
+    }
+
+    /// Something must not be: there is no need to go on.
+    async fn failed(&self) {
+        while self.history(|history| history.fault.is_none()) {
+            sleep(Duration::from_secs(5)).await;
+        }
+    }
+
+    /// When all windows are over, every e-mail is a new one.
+    async fn long_after(self: &Arc<Self>, mut random: Random) {
+        let beyond = self.plan.policy.window * 2 + Duration::from_secs(7200);
+        self.wall.jump(beyond.as_millis() as i64);
+        let mut seen = Vec::new();
+        for (number, mail) in self.plan.clients.iter().cloned().enumerate() {
+            if seen.contains(&mail.event()) {
+                continue;
+            }
+            seen.push(mail.event());
+            let mut client = Client { world: self.clone(), number, mail, random: random.fork() };
+            match timeout(CALM, client.until_final()).await {
+                Ok(last) => self.judge(|rules, history| rules.is_sent_anew(history, last)),
+                Err(_) => self.fault("a client has heard no final answer after all windows".to_owned()),
+            }
+        }
+    }
+
+    async fn trouble(self: &Arc<Self>) {
+        for (at, event) in &self.plan.events {
+            self.time.until(at.as_millis() as Ms).await;
+            self.befall(*event).await;
+        }
+        self.time.until(TROUBLE.as_millis() as Ms).await;
+        self.note(|| "it is calm".to_owned());
+        self.history(|history| history.calm = Some(self.time.now()));
+        let restart = self.machine(|machine| machine.store.is_none() || machine.orphans);
+        if restart || self.history(|history| history.disk_was_bad) {
+            self.crash(false);
+            self.start();
+        }
+        if self.plan.policy.in_doubt == "hold" {
+            let world = self.clone();
+            tokio::spawn(async move { world.resolve_doubts().await });
+        }
+    }
+
+    async fn befall(self: &Arc<Self>, event: Event) {
+        self.note(|| format!("{event:?}"));
+        match event {
+            Event::Jump(by) => self.wall.jump(by),
+            Event::DiskFails => {
+                self.history(|history| history.disk_was_bad = true);
+                self.disk.lock().unwrap().fail();
+            }
+            Event::Sweep => {
+                if let Some(store) = self.machine(|machine| machine.store.clone()) {
+                    let _ = store.sweep(self.wall.now(), 100).await;
+                }
+            }
+            Event::Crash { power, down } => {
+                let crash = self.crash(power);
+                self.later(down, crash, move |world| world.start());
+            }
+            Event::Kill { proxy, down } => {
+                let crash = self.machine(|machine| {
+                    machine.orphans = true;
+                    machine.crashes
+                });
+                self.kill(proxy, false);
+                self.later(down, crash, move |world| world.start_proxy(proxy));
+            }
+        }
+    }
+
+    /// Does something later, unless the machine crashes before.
+    fn later(
+        self: &Arc<Self>,
+        after: Duration,
+        crash: usize,
+        then: impl FnOnce(&Arc<World>) + Send + 'static,
+    ) {
+        let world = self.clone();
+        tokio::spawn(async move {
+            sleep(after).await;
+            if world.machine(|machine| machine.crashes) == crash {
+                then(&world);
+            }
+        });
+    }
+
+    fn crash(&self, power: bool) -> usize {
+        for proxy in 0..self.plan.proxies {
+            self.kill(proxy, power);
+        }
+        let (store, crashes) = self.machine(|machine| {
+            machine.crashes += 1;
+            machine.orphans = false;
+            (machine.store.take(), machine.crashes)
+        });
+        if let Some(store) = store {
+            store.die();
+            self.disk.lock().unwrap().crash();
+        }
+        crashes
+    }
+
+    fn kill(&self, proxy: usize, silently: bool) {
+        if let Some(process) = self.machine(|machine| machine.proxies[proxy].take()) {
+            let now = self.time.now();
+            self.history(|history| history.deaths.insert(process.life.number, now));
+            process.life.end(silently);
+        }
+    }
+
+    fn start(self: &Arc<Self>) {
+        self.note(|| "starts".to_owned());
+        let random = self.machine(|machine| machine.random.fork());
+        let store = SimulatedStore::open(&self.disk, self.plan.disk, random, self.wall.now());
+        self.machine(|machine| machine.store = Some(store));
+        for proxy in 0..self.plan.proxies {
+            self.start_proxy(proxy);
+        }
+    }
+
+    fn start_proxy(self: &Arc<Self>, proxy: usize) {
+        let started = self.machine(|machine| {
+            machine.started += 1;
+            machine.store.clone().map(|store| (machine.started, store))
+        });
+        let Some((number, store)) = started else { return };
+        let process = Process::start(self, number, &self.config, store);
+        self.machine(|machine| machine.proxies[proxy] = Some(process));
+    }
+
+    /// An operator who looks at what the upstream has, when nothing can be on
+    /// its way any more.
+    async fn resolve_doubts(&self) {
+        loop {
+            sleep(Duration::from_millis(ARRIVED)).await;
+            let Some(store) = self.machine(|machine| machine.store.clone()) else { continue };
+            let Ok((records, _)) = store.list(Query::default(), self.wall.now()).await else { continue };
+            for record in records.iter().filter(|record| record.state.name() == StateName::InDoubt) {
+                let Some(number) = record.sender.split(['s', '@']).find_map(|part| part.parse().ok()) else {
+                    continue;
+                };
+                let Some(resolution) =
+                    self.history(|history| self.find_out(history, number, &record.recipient))
+                else {
+                    continue;
+                };
+                let resolved = store.resolve(record.id, resolution, self.wall.now()).await;
+                self.note(|| format!("operator: {resolution:?} {resolved:?}"));
+            }
+        }
+    }
+
+    fn find_out(&self, history: &History, submission: usize, recipient: &str) -> Option<Resolution> {
+        let mail = &history.submissions[submission].mail;
+        let about = || history.about(mail.event()).filter(|of| history.mail(of).text == mail.text);
+        let now = self.time.now();
+        if about().any(|of| of.decided.is_none() && of.begun + ARRIVED > now) {
+            return None;
+        }
+        let to = |to: &usize| recipient.is_empty() || recipient == format!("{}@to.test", name(*to));
+        let has = about().any(|of| of.recipients.iter().any(|(r, _)| to(r) && of.accepted(*r).is_some()));
+        Some(if has { Resolution::Sent } else { Resolution::NotSent })
+    }
+
+    pub fn is_calm(&self) -> bool {
+        self.history(|history| history.calm.is_some())
+    }
+
+    fn badness(&self) -> Badness {
+        match self.is_calm() {
+            true => Badness { refused: 0, reset: 0, silent: 0, ..self.plan.network },
+            false => self.plan.network,
+        }
+    }
+
+    /// A client connects to one of the proxies that run.
+    pub fn reach_proxy(&self, tenant: usize, random: &mut Random) -> (usize, Option<End>) {
+        let running: Vec<_> = self.machine(|machine| machine.proxies.iter().flatten().cloned().collect());
+        if running.is_empty() {
+            return (0, None);
+        }
+        let process = &running[random.index(running.len())];
+        let lives = [None, Some(process.life.clone())];
+        let [own, theirs] = Link::open(self.time, self.badness(), random.fork(), lives);
+        process.serve(tenant, theirs);
+        (process.life.number, Some(own))
+    }
+
+    /// A proxy connects to the upstream.
+    pub async fn reach_upstream(self: &Arc<Self>, life: Arc<Life>) -> io::Result<End> {
+        let mut random = self.machine(|machine| machine.random.fork());
+        let badness = self.badness();
+        sleep(random.millis(0, badness.latency)).await;
+        if random.chance(badness.refused) {
+            return Err(io::ErrorKind::ConnectionRefused.into());
+        }
+        let number = life.number;
+        let [own, theirs] = Link::open(self.time, badness, random.fork(), [Some(life), None]);
+        tokio::spawn(upstream::serve(self.clone(), theirs, number, random));
+        Ok(own)
+    }
+
+    pub fn submit(&self, submission: Submission) -> usize {
+        self.note(|| {
+            let Submission { client, process, mail, .. } = &submission;
+            let (to, key, text) = (&mail.recipients, mail.key, mail.text);
+            format!("client {client} of t{} at p{process}: k{key} text {text} to {to:?}", mail.tenant)
+        });
+        self.history(|history| {
+            history.submissions.push(submission);
+            history.submissions.len() - 1
+        })
+    }
+
+    pub fn completed(&self, number: usize) {
+        self.note(|| format!("s{number} complete"));
+        self.history(|history| history.submissions[number].complete = Some(self.time.now()));
+    }
+
+    pub fn answered(&self, number: usize, answer: Option<Answer>) {
+        self.note(|| match &answer {
+            Some(answer) => format!("s{number} hears {} {}", answer.code, answer.text),
+            None => format!("s{number} hears nothing"),
+        });
+        let now = self.time.now();
+        self.history(|history| {
+            for transaction in answer.iter().flat_map(|answer| quoted(&answer.text)) {
+                history.transactions[transaction].told = true;
+            }
+            let submission = &mut history.submissions[number];
+            (submission.ended, submission.answer) = (Some(now), answer);
+        });
+        self.judge(|rules, history| rules.on_answer(history, number));
+    }
+
+    /// A client that waits for long has heard nothing.
+    pub fn kept_waiting(&self, number: usize, link: &Link) {
+        let alive = |history: &History| !history.deaths.contains_key(&history.submissions[number].process);
+        if !link.is_bad() && self.history(|history| alive(history)) {
+            self.fault(format!("s{number} waits for ever"));
+        }
+    }
+
+    pub fn begin(&self, transaction: Transaction) -> usize {
+        let submission = transaction.submission;
+        let number = self.history(|history| {
+            history.transactions.push(transaction);
+            history.transactions.len() - 1
+        });
+        self.note(|| format!("#{number} begins for s{submission}"));
+        number
+    }
+
+    pub fn end(&self, number: usize) {
+        self.note(|| format!("#{number} ends"));
+        self.history(|history| history.transactions[number].ended = Some(self.time.now()));
+    }
+
+    pub fn decide(&self, number: usize, code: u16) {
+        self.note(|| format!("#{number} decided: {code}"));
+        let now = self.time.now();
+        self.history(|history| history.transactions[number].decided = Some((now, code)));
+        if code / 100 == 2 {
+            self.judge(|rules, history| rules.on_acceptance(history, number));
+        }
+    }
+
+    /// What is complete is whole, and is what was submitted.
+    pub fn check_content(&self, number: usize, content: &[u8]) {
+        let text = String::from_utf8_lossy(content);
+        let fits = self.history(|history| {
+            let of = &history.transactions[number];
+            let tag = format!("\r\nX-Submission: s{}.\r\n", of.submission);
+            let whole = text.split_once("\r\n\r\n").is_some_and(|(_, rest)| rest == body(history.mail(of)));
+            whole && text.contains(&tag)
+        });
+        if !fits {
+            self.fault(format!("#{number} is not what was submitted: {text}"));
+        }
+    }
+
+    pub fn history<T>(&self, look: impl FnOnce(&mut History) -> T) -> T {
+        look(&mut self.history.lock().unwrap())
+    }
+
+    fn machine<T>(&self, look: impl FnOnce(&mut Machine) -> T) -> T {
+        look(&mut self.machine.lock().unwrap())
+    }
+
+    pub fn judge(&self, rule: impl FnOnce(&Rules<'_>, &History) -> Result<(), String>) {
+        let rules = Rules { policy: &self.plan.policy, wall: &self.wall, proxies: self.plan.proxies };
+        if let Err(fault) = self.history(|history| rule(&rules, history)) {
+            self.fault(fault);
+        }
+    }
+
+    fn fault(&self, fault: String) {
+        self.note(|| format!("MUST NOT BE: {fault}"));
+        self.history(|history| history.must_not_be(fault));
+    }
+
+    fn note(&self, what: impl FnOnce() -> String) {
+        let now = self.time.now();
+        let what = what();
+        self.history(|history| history.note(now, self.traces, &what));
+    }
+}
