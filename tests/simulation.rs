@@ -48,6 +48,10 @@ mod world;
 use std::num::NonZero;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use invariants::PATIENCE;
+use plan::{Badness, ClientPlan, DiskPlan, Plan, UpstreamPlan};
 
 /// How many seeds a test run lives through.
 const SEEDS: u64 = 10_000;
@@ -93,6 +97,39 @@ fn seeds_keep_what_is_promised() {
     let seeds = setting("MAILONCE_SIMULATION_SEEDS").unwrap_or(SEEDS);
     if let Some((seed, fault)) = first_failure(seeds, || {}) {
         panic!("{fault}: MAILONCE_SIMULATION_SEED={seed} cargo test --test simulation seeds -- --nocapture");
+    }
+}
+
+/// A machine that dies at one instant or another around the first acceptance,
+/// while one client after the other asks what became of the e-mail.
+#[test]
+fn no_duplicate_hears_what_a_crash_takes_back() {
+    let client = ClientPlan {
+        tenant: 0,
+        key: 0,
+        text: 0,
+        recipients: vec![0],
+        start: Duration::ZERO,
+        patience: PATIENCE,
+        backoff: Duration::from_secs(2),
+        rounds: 1,
+        chunks: false,
+    };
+    let seconds = |start| ClientPlan { start: Duration::from_millis(start), ..client.clone() };
+    for after in (0..1000).step_by(50) {
+        let mut plan = Plan::of(after);
+        plan.policy.in_doubt = "resend";
+        (plan.policy.on_conflict, plan.policy.on_partial) = ("reject", "report");
+        plan.policy.window = Duration::from_secs(86_400);
+        plan.proxies = 1;
+        plan.network = Badness { refused: 0, reset: 0, silent: 0, latency: 2, chops: false };
+        plan.upstream = UpstreamPlan { unwilling: 0, loses: 0, slow: 0, ..plan.upstream };
+        plan.disk = DiskPlan { sync: 900, stalls: 0 };
+        plan.clients = (0..3000).step_by(100).map(seconds).collect();
+        plan.events = Vec::new();
+        plan.crash_after = Some((1, Duration::from_millis(after)));
+        let run = world::live(plan, true);
+        assert_eq!(run.fault, None, "{after} ms after the acceptance:\n{}", run.trace.join("\n"));
     }
 }
 

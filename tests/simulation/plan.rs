@@ -20,6 +20,8 @@ pub struct Plan {
     pub disk: DiskPlan,
     pub clients: Vec<ClientPlan>,
     pub events: Vec<(Duration, Event)>,
+    /// The machine dies, too, so long after so many decisions of the upstream.
+    pub crash_after: Option<(usize, Duration)>,
     /// What the parts of the world draw from.
     pub random: Random,
 }
@@ -125,7 +127,9 @@ impl Plan {
             DiskPlan { sync: random.pick(&[3, 30, 900]), stalls: if random.chance(80) { 100 } else { 0 } };
         let clients = clients(&policy, &mut random);
         let events = events(proxies, &mut random);
-        Self { policy, proxies, network, upstream, disk, clients, events, random }
+        let most = disk.sync * 2;
+        let crash_after = random.chance(500).then(|| (random.index(4) + 1, random.millis(0, most)));
+        Self { policy, proxies, network, upstream, disk, clients, events, crash_after, random }
     }
 }
 

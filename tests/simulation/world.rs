@@ -67,10 +67,15 @@ struct Machine {
 
 /// Lives through what this seed decides.
 pub fn run(seed: u64, traces: bool) -> Run {
+    live(Plan::of(seed), traces)
+}
+
+/// Lives through this plan.
+pub fn live(plan: Plan, traces: bool) -> Run {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
     runtime.block_on(async {
-        let world = World::new(Plan::of(seed), traces);
+        let world = World::new(plan, traces);
         world.live().await;
         let mut history = world.history.lock().unwrap();
         let accepted =
@@ -386,10 +391,23 @@ impl World {
         self.history(|history| history.transactions[number].ended = Some(self.time.now()));
     }
 
-    pub fn decide(&self, number: usize, code: u16) {
+    pub fn decide(self: &Arc<Self>, number: usize, code: u16) {
         self.note(|| format!("#{number} decided: {code}"));
         let now = self.time.now();
-        self.history(|history| history.transactions[number].decided = Some((now, code)));
+        let decisions = self.history(|history| {
+            history.transactions[number].decided = Some((now, code));
+            history.transactions.iter().filter(|of| of.decided.is_some()).count()
+        });
+        if let Some((count, after)) = self.plan.crash_after
+            && count == decisions
+        {
+            let crash = self.machine(|machine| machine.crashes);
+            self.later(after, crash, |world| {
+                let crash = world.crash(false);
+                world.note(|| "crashes".to_owned());
+                world.later(Duration::from_secs(1), crash, |world| world.start());
+            });
+        }
         if code / 100 == 2 {
             self.judge(|rules, history| rules.on_acceptance(history, number));
         }

@@ -41,8 +41,13 @@ impl Verdict {
 /// a pending one whose lease has run out.
 pub(super) fn judge(record: &Record, slot: &Slot, token: Token) -> Verdict {
     match record.state {
-        State::Settled(Outcome::Deferred(_)) if planted::is(Bug::DeferredSuppresses) => {}
-        State::Settled(Outcome::Deferred(_) | Outcome::Refused(_)) => return Verdict::New,
+        // Of a whole message, some may have it all the same.
+        State::Settled(Outcome::Deferred(_)) if planted::is(Bug::DeferredSuppresses) => {
+            return Verdict::Settled { conflict: false };
+        }
+        State::Settled(Outcome::Deferred(_) | Outcome::Refused(_)) if record.marks.delivered.is_empty() => {
+            return Verdict::New;
+        }
         // The caller asks again because the first answer never reached it.
         State::Pending { holder, .. } if holder == token => return Verdict::New,
         _ => {}
@@ -54,6 +59,7 @@ pub(super) fn judge(record: &Record, slot: &Slot, token: Token) -> Verdict {
         _ => {}
     }
     match record.state {
+        State::Settled(Outcome::Deferred(_) | Outcome::Refused(_)) => Verdict::New,
         State::Settled(Outcome::InDoubt(_)) if slot.in_doubt == InDoubt::Resend => Verdict::New,
         // An operator is to look at it first, whomever it is about.
         State::Settled(Outcome::InDoubt(_)) if slot.in_doubt == InDoubt::Hold => {
