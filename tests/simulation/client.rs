@@ -66,7 +66,6 @@ impl Client {
             client: self.number,
             mail: self.mail.clone(),
             process,
-            begun: self.world.time.now(),
             complete: None,
             ended: None,
             answer: None,
@@ -96,22 +95,24 @@ impl Session<'_> {
         for to in &self.client.mail.recipients {
             commands.push(format!("RCPT TO:<{}@to.test>", name(*to)));
         }
-        for command in commands {
-            let answer = self.command(&command).await?;
-            if !answer.is_success() {
+        let chunks = self.client.mail.chunks;
+        if !chunks {
+            commands.push("DATA".to_owned());
+        }
+        // We offer PIPELINING.
+        let group = commands.iter().map(|command| format!("{command}\r\n")).collect::<String>();
+        self.end.write_all(group.as_bytes()).await.map_err(|_| Lost)?;
+        for _ in commands {
+            let answer = self.reply(COURTESY).await?;
+            if !answer.is_success() && answer.code != 354 {
                 return Ok(answer);
             }
         }
         let message = message(&self.client.mail, self.number);
-        if self.client.mail.chunks {
-            // In one piece, or all but the end first.
+        if chunks {
             let text = format!("BDAT {} LAST\r\n{message}", message.len());
             self.end.write_all(text.as_bytes()).await.map_err(|_| Lost)?;
         } else {
-            let answer = self.command("DATA").await?;
-            if answer.code != 354 {
-                return Ok(answer);
-            }
             self.end.write_all(format!("{message}.\r\n").as_bytes()).await.map_err(|_| Lost)?;
         }
         self.client.world.completed(self.number);

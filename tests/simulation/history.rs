@@ -14,7 +14,6 @@ pub struct Submission {
     pub client: usize,
     pub mail: ClientPlan,
     pub process: usize,
-    pub begun: Ms,
     /// When the end of data was handed over.
     pub complete: Option<Ms>,
     /// When it heard the answer to that, or gave up.

@@ -134,7 +134,7 @@ impl World {
     /// Something must not be: there is no need to go on.
     async fn failed(&self) {
         while self.history(|history| history.fault.is_none()) {
-            sleep(Duration::from_secs(5)).await;
+            sleep(Duration::from_secs(30)).await;
         }
     }
 

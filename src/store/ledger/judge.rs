@@ -41,10 +41,10 @@ impl Verdict {
 /// a pending one whose lease has run out.
 pub(super) fn judge(record: &Record, slot: &Slot, token: Token) -> Verdict {
     match record.state {
-        // Of a whole message, some may have it all the same.
         State::Settled(Outcome::Deferred(_)) if planted::is(Bug::DeferredSuppresses) => {
             return Verdict::Settled { conflict: false };
         }
+        // Of a whole message, some may have it all the same.
         State::Settled(Outcome::Deferred(_) | Outcome::Refused(_)) if record.marks.delivered.is_empty() => {
             return Verdict::New;
         }
