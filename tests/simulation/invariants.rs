@@ -42,7 +42,9 @@ impl Rules<'_> {
             if self.may_be_forgotten(then, now) || self.relays_conflicts(history, mail) {
                 continue;
             }
-            let resent = self.policy.in_doubt == "resend" && self.is_doubtful(history, old, *to);
+            // The upstream may decide on the first one when the second is done.
+            let first = if old.begun <= new.begun { old } else { new };
+            let resent = self.policy.in_doubt == "resend" && self.is_doubtful(history, first, *to);
             if !resent || is_other && self.policy.on_conflict == "reject" {
                 return Err(format!("{} got {} twice", name(*to), mail.name()));
             }

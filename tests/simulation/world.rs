@@ -400,6 +400,7 @@ impl World {
         });
         if let Some((count, after)) = self.plan.crash_after
             && count == decisions
+            && !self.is_calm()
         {
             let crash = self.machine(|machine| machine.crashes);
             self.later(after, crash, |world| {
