@@ -208,11 +208,11 @@ impl Rules<'_> {
         }
     }
 
-    /// Long after every window, all of it is new.
-    pub fn is_sent_anew(&self, history: &History, number: usize) -> Result<(), String> {
+    /// From `since` on, long after every window, all of it is new.
+    pub fn is_sent_anew(&self, history: &History, number: usize, since: Ms) -> Result<(), String> {
         let mail = &history.submissions[number].mail;
         for to in mail.recipients.iter().filter(|to| **to != GONE) {
-            let sent = |of: &Transaction| of.submission == number && of.accepted(*to).is_some();
+            let sent = |of: &Transaction| of.begun >= since && of.accepted(*to).is_some();
             if !history.about(mail.event()).any(sent) {
                 return Err(format!("{} has expired and is still not sent to {}", mail.name(), name(*to)));
             }

@@ -142,6 +142,7 @@ impl World {
     async fn long_after(self: &Arc<Self>, mut random: Random) {
         let beyond = self.plan.policy.window * 2 + Duration::from_secs(7200);
         self.wall.jump(beyond.as_millis() as i64);
+        let since = self.time.now();
         let mut seen = Vec::new();
         for (number, mail) in self.plan.clients.iter().cloned().enumerate() {
             if seen.contains(&mail.event()) {
@@ -150,7 +151,7 @@ impl World {
             seen.push(mail.event());
             let mut client = Client { world: self.clone(), number, mail, random: random.fork() };
             match timeout(CALM, client.until_final()).await {
-                Ok(last) => self.judge(|rules, history| rules.is_sent_anew(history, last)),
+                Ok(last) => self.judge(|rules, history| rules.is_sent_anew(history, last, since)),
                 Err(_) => self.fault("a client has heard no final answer after all windows".to_owned()),
             }
         }
