@@ -37,22 +37,25 @@ impl Rules<'_> {
     fn once(&self, history: &History, old: &Transaction, new: &Transaction) -> Result<(), String> {
         let (mail, before) = (history.mail(new), history.mail(old));
         let is_other = mail.text != before.text;
+        // The upstream may decide on the first one when the second is done.
+        let first = if old.begun <= new.begun { old } else { new };
         for (to, _) in &new.recipients {
             let (Some(now), Some(then)) = (new.accepted(*to), old.accepted(*to)) else { continue };
             if self.may_be_forgotten(then, now) || self.relays_conflicts(history, mail) {
                 continue;
             }
-            // The upstream may decide on the first one when the second is done.
-            let first = if old.begun <= new.begun { old } else { new };
+            // Another text, too, where an attempt in between was put off.
             let resent = self.policy.in_doubt == "resend" && self.is_doubtful(history, first, *to);
-            if !resent || is_other && self.policy.on_conflict == "reject" {
+            if !resent {
                 return Err(format!("{} got {} twice", name(*to), mail.name()));
             }
         }
         // One claim covers all, so no other text may go to anybody.
         let taken = |of: &Transaction| of.recipients.iter().find_map(|(to, _)| of.accepted(*to));
+        let doubtful = first.recipients.iter().any(|(to, _)| self.is_doubtful(history, first, *to));
         if let (Some(now), Some(then)) = (taken(new), taken(old))
             && is_other
+            && !(doubtful && self.policy.in_doubt == "resend")
             && (self.policy.scope, self.policy.on_conflict) == ("message", "reject")
             && !self.may_be_forgotten(then, now)
         {
