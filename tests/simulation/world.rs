@@ -290,10 +290,11 @@ impl World {
         let mail = &history.submissions[submission].mail;
         let about = || history.about(mail.event()).filter(|of| history.mail(of).text == mail.text);
         let now = self.time.now();
-        if about().any(|of| of.decided.is_none() && of.begun + ARRIVED > now) {
+        let to = |to: &usize| recipient.is_empty() || recipient == format!("{}@to.test", name(*to));
+        let concerns = |of: &Transaction| of.recipients.iter().any(|(r, _)| to(r) && of.takes(*r));
+        if about().any(|of| of.decided.is_none() && of.begun + ARRIVED > now && concerns(of)) {
             return None;
         }
-        let to = |to: &usize| recipient.is_empty() || recipient == format!("{}@to.test", name(*to));
         let has = about().any(|of| of.recipients.iter().any(|(r, _)| to(r) && of.accepted(*r).is_some()));
         Some(if has { Resolution::Sent } else { Resolution::NotSent })
     }
