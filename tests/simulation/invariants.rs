@@ -142,7 +142,11 @@ impl Rules<'_> {
                 return Err(format!("{} hears the reply to {}", mail.name(), of.name()));
             }
         }
-        // `<r1@to.test>: 550 5.1.1 r1 …` in a report.
+        if self.policy.scope == "message" {
+            // One outcome stands for all whom a flight was about.
+            return Ok(());
+        }
+        // `<r1@to.test>: 550 5.1.1 to=r1 …` in a report.
         for line in answer.text.split(" 4.5.0 <").flat_map(|part| part.split(" 5.5.0 <")).skip(1) {
             let Some((to, said)) = line.split_once("@to.test>: ") else { continue };
             let meant = said.split(' ').find(|word| word.starts_with("to="));

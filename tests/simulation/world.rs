@@ -180,6 +180,8 @@ impl World {
         self.note(|| format!("{event:?}"));
         match event {
             Event::Jump(by) => self.wall.jump(by),
+            // A start on a broken disk is none.
+            Event::DiskFails if self.machine(|machine| machine.store.is_none()) => {}
             Event::DiskFails => {
                 self.history(|history| history.disk_was_bad = true);
                 self.disk.lock().unwrap().fail();
