@@ -41,7 +41,9 @@ impl Rules<'_> {
         let first = if old.begun <= new.begun { old } else { new };
         for (to, _) in &new.recipients {
             let (Some(now), Some(then)) = (new.accepted(*to), old.accepted(*to)) else { continue };
-            if self.may_be_forgotten(then, now) || self.relays_conflicts(history, mail) {
+            let last = now.max(then);
+            // A doubt may be recorded, and its window begin, before the upstream decides.
+            if self.may_be_forgotten(first.begun, last) || self.relays_conflicts(history, mail) {
                 continue;
             }
             // Another text, too, where an attempt in between was put off.
@@ -57,7 +59,7 @@ impl Rules<'_> {
             && is_other
             && !(doubtful && self.policy.in_doubt == "resend")
             && (self.policy.scope, self.policy.on_conflict) == ("message", "reject")
-            && !self.may_be_forgotten(then, now)
+            && !self.may_be_forgotten(first.begun, now.max(then))
         {
             return Err(format!("another text of {} was sent", mail.name()));
         }
