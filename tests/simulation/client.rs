@@ -17,6 +17,10 @@ use super::world::World;
 /// How long it waits for the replies to commands.
 const COURTESY: Duration = Duration::from_secs(60);
 
+/// The longest that a client is patient between two tries, however often it
+/// has tried.
+const LONGEST_PAUSE: Duration = Duration::from_secs(90);
+
 /// There is no connection any more, or it took too long.
 struct Lost;
 
@@ -41,6 +45,7 @@ impl Client {
     /// Tries until the answer is the last word: an acceptance, or a refusal for
     /// good while nothing is wrong with the world. Answers the last try.
     pub async fn until_final(&mut self) -> usize {
+        let mut most = self.mail.backoff.min(LONGEST_PAUSE);
         loop {
             let calm = self.world.is_calm();
             let (number, answer) = self.attempt().await;
@@ -54,8 +59,8 @@ impl Client {
                 }
                 _ => {}
             }
-            let most = self.mail.backoff.as_millis() as u64;
-            sleep(self.random.millis(500, most.max(1000))).await;
+            sleep(self.random.millis(500, most.as_millis() as u64)).await;
+            most = (most * 2).min(LONGEST_PAUSE);
         }
     }
 

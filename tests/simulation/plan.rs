@@ -80,7 +80,7 @@ pub struct ClientPlan {
     pub start: Duration,
     /// How long it waits for the answer to a message.
     pub patience: Duration,
-    /// The longest pause before it tries again.
+    /// The longest pause before it tries again; the next may be twice as long.
     pub backoff: Duration,
     /// How many times it wants its mail accepted.
     pub rounds: usize,
@@ -192,7 +192,7 @@ fn clients(policy: &Policy, random: &mut Random) -> Vec<ClientPlan> {
             recipients,
             start: random.millis(0, spread),
             patience: if random.chance(300) { random.seconds(1, 60) } else { Duration::from_secs(900) },
-            backoff: random.pick(&[2, 20, 90]).max(1) * Duration::from_secs(1),
+            backoff: random.pick(&[2, 20, 90]) * Duration::from_secs(1),
             rounds: random.pick(&[1, 1, 2, 3]),
             chunks: random.chance(200),
         }
