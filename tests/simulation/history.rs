@@ -58,8 +58,8 @@ pub struct Transaction {
     pub replied: Option<u64>,
     /// When the upstream was done with it.
     pub ended: Option<Ms>,
-    /// Whether a client has heard the reply.
-    pub told: bool,
+    /// When a client first heard the reply.
+    pub told: Option<Ms>,
 }
 
 /// How far the proxy's side was when nothing but the last octets was missing.

@@ -88,9 +88,11 @@ impl Rules<'_> {
         if !of.is_heard() {
             return of.is_completed() || died.is_some();
         }
-        // What a client has heard is on the disk, unless that is broken.
+        // What a client has heard is on the disk, unless that is broken. After a
+        // crash it may hear of those alone whose records came through.
         let left = of.ended.unwrap_or(of.begun) + SETTLING;
-        history.disk_was_bad || !of.told && died.is_some_and(|died| *died <= left)
+        let lost = |died: &Ms| *died <= left && of.told.is_none_or(|told| told > *died);
+        history.disk_was_bad || died.is_some_and(lost)
     }
 
     /// A client has heard the answer to its message.

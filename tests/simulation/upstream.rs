@@ -95,7 +95,7 @@ impl Server {
             decided: None,
             replied: None,
             ended: None,
-            told: false,
+            told: None,
         };
         self.content.clear();
         self.current = Some(self.world.begin(transaction));

@@ -27,6 +27,9 @@ use super::upstream;
 /// Within this time after the trouble everybody has heard a final answer.
 const CALM: Duration = Duration::from_secs(2400);
 
+/// Longer than any world lives.
+const AGES: Duration = Duration::from_secs(86_400);
+
 /// By then nothing that was sent is still on its way.
 const ARRIVED: Ms = 180_000;
 
@@ -76,7 +79,9 @@ pub fn live(plan: Plan, traces: bool) -> Run {
         tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
     runtime.block_on(async {
         let world = World::new(plan, traces);
-        world.live().await;
+        if timeout(AGES, world.live()).await.is_err() {
+            world.fault("the world stands still".to_owned());
+        }
         let mut history = world.history.lock().unwrap();
         let accepted =
             history.transactions.iter().filter(|of| of.decided.is_some_and(|(_, code)| code == 250));
@@ -160,7 +165,7 @@ impl World {
     async fn trouble(self: &Arc<Self>) {
         for (at, event) in &self.plan.events {
             self.time.until(at.as_millis() as Ms).await;
-            self.befall(*event).await;
+            self.befall(*event);
         }
         self.time.until(TROUBLE.as_millis() as Ms).await;
         self.note(|| "it is calm".to_owned());
@@ -176,7 +181,7 @@ impl World {
         }
     }
 
-    async fn befall(self: &Arc<Self>, event: Event) {
+    fn befall(self: &Arc<Self>, event: Event) {
         self.note(|| format!("{event:?}"));
         match event {
             Event::Jump(by) => self.wall.jump(by),
@@ -188,7 +193,9 @@ impl World {
             }
             Event::Sweep => {
                 if let Some(store) = self.machine(|machine| machine.store.clone()) {
-                    let _ = store.sweep(self.wall.now(), 100).await;
+                    let now = self.wall.now();
+                    // A machine that dies meanwhile never answers.
+                    tokio::spawn(async move { store.sweep(now, 100).await });
                 }
             }
             Event::Crash { power, down } => {
@@ -364,7 +371,7 @@ impl World {
         let now = self.time.now();
         self.history(|history| {
             for transaction in answer.iter().flat_map(|answer| quoted(&answer.text)) {
-                history.transactions[transaction].told = true;
+                history.transactions[transaction].told.get_or_insert(now);
             }
             let submission = &mut history.submissions[number];
             (submission.ended, submission.answer) = (Some(now), answer);
