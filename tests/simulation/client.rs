@@ -43,15 +43,15 @@ impl Client {
     }
 
     /// Tries until the answer is the last word: an acceptance, or a refusal for
-    /// good while nothing is wrong with the world. Answers the last try.
+    /// good while nothing is wrong with the world, nor was lately. Answers the last try.
     pub async fn until_final(&mut self) -> usize {
         let mut most = self.mail.backoff.min(LONGEST_PAUSE);
         loop {
-            let calm = self.world.is_calm();
+            let is_well = self.world.is_well();
             let (number, answer) = self.attempt().await;
             match answer {
                 Some(answer) if answer.is_success() => return number,
-                Some(answer) if calm && !answer.is_transient() => {
+                Some(answer) if is_well && !answer.is_transient() => {
                     self.world.judge(|rules, history| {
                         rules.is_final(history, &history.submissions[number], &answer)
                     });

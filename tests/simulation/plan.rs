@@ -129,7 +129,25 @@ impl Plan {
         let events = events(proxies, &mut random);
         let most = disk.sync * 2;
         let crash_after = random.chance(500).then(|| (random.index(4) + 1, random.millis(0, most)));
-        Self { policy, proxies, network, upstream, disk, clients, events, crash_after, random }
+        let mut plan =
+            Self { policy, proxies, network, upstream, disk, clients, events, crash_after, random };
+        if plan.random.chance(100) {
+            plan.crowd();
+        }
+        plan
+    }
+
+    /// One client after the other asks for the same e-mail, while the disk takes
+    /// its time and the machine is about to die.
+    fn crowd(&mut self) {
+        let random = &mut self.random;
+        (self.disk.sync, self.network.latency) = (900, 2);
+        self.crash_after = Some((1, random.millis(0, 900)));
+        let first = self.clients[0].clone();
+        self.clients.extend((0..6).map(|_| first.clone()));
+        for client in &mut self.clients {
+            *client = ClientPlan { start: random.millis(0, 3000), ..first.clone() };
+        }
     }
 }
 

@@ -33,6 +33,9 @@ const AGES: Duration = Duration::from_secs(86_400);
 /// By then nothing that was sent is still on its way.
 const ARRIVED: Ms = 180_000;
 
+/// The longest that a decision of the upstream takes to reach a client.
+const ECHO: Ms = 60_000;
+
 /// What came of a seed.
 #[derive(Debug)]
 pub struct Run {
@@ -310,6 +313,13 @@ impl World {
 
     pub fn is_calm(&self) -> bool {
         self.history(|history| history.calm.is_some())
+    }
+
+    /// Whether it has been calm for so long that nobody hears any more what the
+    /// upstream said before.
+    pub fn is_well(&self) -> bool {
+        let now = self.time.now();
+        self.history(|history| history.calm.is_some_and(|calm| calm + ECHO <= now))
     }
 
     fn badness(&self) -> Badness {
