@@ -40,6 +40,8 @@ mod random;
 mod store;
 #[path = "simulation/time.rs"]
 mod time;
+#[path = "simulation/trouble.rs"]
+mod trouble;
 #[path = "simulation/upstream.rs"]
 mod upstream;
 #[path = "simulation/world.rs"]

@@ -201,6 +201,7 @@ impl Rules<'_> {
             let conflicts = about(mail).any(|(of, other)| {
                 other.text != mail.text && mail.recipients.iter().any(|to| whole || others(of, *to))
             });
+            let conflicts = conflicts || Self::meets_another_text(history, submission);
             return match conflicts && self.policy.on_conflict == "reject" {
                 true => Ok(()),
                 false => Err(format!("{} meets a conflict with nothing", mail.name())),
@@ -217,6 +218,20 @@ impl Rules<'_> {
             true => Ok(()),
             false => Err(format!("{} is refused for ever: {}", mail.name(), answer.text)),
         }
+    }
+
+    /// Whether an attempt with another text was under way, whatever became of it.
+    fn meets_another_text(history: &History, submission: &Submission) -> bool {
+        let mail = &submission.mail;
+        let is_other = |one: &Submission| {
+            one.mail.event() == mail.event() && one.mail.text != mail.text && one.complete.is_some()
+        };
+        // One that gave up has left its attempt to the proxy.
+        let lately = |one: &Submission| {
+            let end = |ended: Ms| if one.answer.is_none() { ended + LONGEST } else { ended };
+            one.ended.is_none_or(|ended| submission.complete.is_some_and(|now| end(ended) >= now))
+        };
+        history.submissions.iter().any(|one| is_other(one) && lately(one))
     }
 
     /// From `since` on, long after every window, all of it is new.
