@@ -1,8 +1,8 @@
 //! mailonce: an SMTP relay proxy that sends every e-mail once.
 //!
 //! From the wire up, each module using only those before it (a test in
-//! `tests/tidy.rs` holds them to that): [`clock`], [`crash`], [`escape`] and
-//! [`secret`]; [`smtp`], the protocol without I/O; [`message`]; [`config`];
+//! `tests/tidy.rs` holds them to that): [`clock`], [`crash`], [`duplex`],
+//! [`escape`], [`planted`] and [`secret`]; [`smtp`], the protocol without I/O; [`message`]; [`config`];
 //! [`files`]; [`store`], the claims; [`metrics`]; [`identity`]; [`journal`];
 //! [`upstream`]; [`dedup`], the heart; [`auth`]; [`net`] and [`admin`];
 //! [`server`], where all is wired; [`sink`] and
@@ -16,6 +16,7 @@ pub mod config;
 pub mod crash;
 pub mod dedup;
 pub mod demo;
+pub mod duplex;
 pub mod escape;
 pub mod files;
 pub mod identity;
@@ -23,6 +24,7 @@ pub mod journal;
 pub mod message;
 pub mod metrics;
 pub mod net;
+pub mod planted;
 pub mod secret;
 pub mod server;
 pub mod sink;

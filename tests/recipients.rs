@@ -329,11 +329,9 @@ fn a_flight_answers_only_for_those_whom_it_reaches() {
 
 #[test]
 fn another_text_spares_those_who_have_it_unless_it_is_to_be_relayed() {
-    for (policy, second) in [
-        ("", vec!["b@b.test"]),
-        ("on_conflict = \"suppress\"", vec!["b@b.test"]),
-        ("on_conflict = \"relay\"", A_AND_B.to_vec()),
-    ] {
+    for (policy, second) in
+        [("on_conflict = \"suppress\"", vec!["b@b.test"]), ("on_conflict = \"relay\"", A_AND_B.to_vec())]
+    {
         let upstream = Upstream::start();
         let proxy = of_messages(&upstream, policy);
         once_busy(&upstream, &["b"]);
@@ -343,6 +341,20 @@ fn another_text_spares_those_who_have_it_unless_it_is_to_be_relayed() {
         assert_eq!(proxy.send(&mail.body("rendered again\r\n")), "250 2.0.0 queued as 2");
         assert_eq!(all(&upstream)[1..], [second], "{policy}");
     }
+}
+
+#[test]
+fn another_text_is_a_conflict_where_some_have_the_first() {
+    let upstream = Upstream::start();
+    let proxy = of_messages(&upstream, "");
+    once_busy(&upstream, &["b"]);
+    let mail = Mail::keyed("k").to(&A_AND_B);
+    let reply = proxy.send(&mail);
+    assert!(reply.starts_with("451-4.5.0 [PARTIAL]"), "{reply}");
+    let reply = proxy.send(&Mail::keyed("k").to(&A_AND_B).body("another text\r\n"));
+    assert!(reply.starts_with("554 5.5.0 [CONFLICT] "), "{reply}");
+    assert_eq!(proxy.send(&mail), "250 2.0.0 queued as 2");
+    assert_eq!(all(&upstream)[1..], [["b@b.test"]]);
 }
 
 #[test]

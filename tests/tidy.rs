@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 /// The sink is a server of its own: it stands on `smtp` alone, and must not
 /// use the proxy's `net` or `server`, lest it share their faults.
 const LAYERS: [&[&str]; 15] = [
-    &["clock", "crash", "escape", "secret"],
+    &["clock", "crash", "duplex", "escape", "planted", "secret"],
     &["smtp"],
     &["message"],
     &["config"],

@@ -9,6 +9,7 @@ use crate::crash;
 use crate::identity::Key;
 use crate::journal::DecisionOutcome;
 use crate::message::Rendition;
+use crate::planted::{self, Bug};
 use crate::smtp::envelope::Envelope;
 use crate::smtp::reply::Reply;
 use crate::store::{Claimed, Outcome, Record, Settlement, StoreFault};
@@ -246,6 +247,10 @@ impl Attempt<'_> {
             }
             Ok(Prepared::Ready { rejected, transaction }) => (rejected, transaction),
         };
+        let mut rejected = rejected;
+        if planted::is(Bug::RefusalOfAnother) {
+            rejected.rotate_right(1);
+        }
         crash::point("after-body");
         let upstream = transaction.upstream().to_owned();
         let of = |is_rejected: bool| {
@@ -269,6 +274,13 @@ impl Attempt<'_> {
         held: Option<&mut HeldClaims>,
     ) -> Sent {
         let mut accepted = DecisionOutcome::Relayed;
+        if planted::is(Bug::CommitAfterDot) {
+            let completion = transaction.complete().await;
+            if let Some(held) = held {
+                let _ = held.commit(reach, self.heart.now()).await;
+            }
+            return Self::completed(completion, accepted);
+        }
         if let Some(held) = held
             && let Err(fault) = held.commit(reach, self.heart.now()).await
         {
@@ -280,7 +292,9 @@ impl Attempt<'_> {
                     let verdict = Verdict::still_in_flight();
                     return Sent { outcome: Outcome::Deferred(verdict.reply), decision: verdict.outcome };
                 }
-                _ if self.policy.relays_unclaimed() => accepted = DecisionOutcome::Unclaimed,
+                _ if self.policy.relays_unclaimed() || planted::is(Bug::SendWithoutCommit) => {
+                    accepted = DecisionOutcome::Unclaimed;
+                }
                 _ => {
                     transaction.abort();
                     let outcome = Outcome::Deferred(store_reply());
@@ -289,12 +303,17 @@ impl Attempt<'_> {
             }
         }
         crash::point("after-commit");
-        match transaction.complete().await {
+        Self::completed(transaction.complete().await, accepted)
+    }
+
+    fn completed(completion: Completion, accepted: DecisionOutcome) -> Sent {
+        match completion {
             Completion::Replied(reply) if reply.is_success() => {
                 Sent { outcome: Outcome::Accepted(reply), decision: accepted }
             }
             Completion::Replied(reply) => Sent::by(Outcome::of_reply(reply)),
             Completion::ServiceClosing(fault) | Completion::Unsent(fault) => unsent(&fault),
+            Completion::InDoubt(fault) if planted::is(Bug::DoubtTakenForDeferred) => unsent(&fault),
             Completion::InDoubt(fault) => {
                 tracing::warn!(%fault, "the answer to a message was lost");
                 let text =

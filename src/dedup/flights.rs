@@ -4,9 +4,10 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::watch;
+use tokio::sync::broadcast;
 
 use crate::clock::Timestamp;
+use crate::planted::{self, Bug};
 use crate::store::{ClaimId, Marks, Outcome, Token};
 
 /// How a flight ended, for those who waited.
@@ -24,7 +25,8 @@ pub struct Landing {
 /// outcome of the one says nothing of the other, whose text may differ.
 type Flight = (ClaimId, Token);
 
-type Waiting = HashMap<Flight, watch::Sender<Option<Landing>>>;
+/// What is sent is the landing, once; whoever waits is woken in the order in which they came.
+type Waiting = HashMap<Flight, broadcast::Sender<Landing>>;
 
 /// The flights that somebody waits for. Flights that nobody waits for cost
 /// nothing here.
@@ -36,15 +38,19 @@ impl Flights {
     /// record: a flight that lands in between is then seen by one or the other.
     pub fn subscribe(self: &Arc<Self>, id: ClaimId, holder: Token) -> Subscription {
         let flight = (id, holder);
-        let landing = self.lock().entry(flight).or_insert_with(|| watch::channel(None).0).subscribe();
+        let landing = self.lock().entry(flight).or_insert_with(|| broadcast::Sender::new(1)).subscribe();
         Subscription { flights: self.clone(), flight, landing }
     }
 
     /// Tells everyone who waits for this flight. The outcome must be visible in the
     /// store before.
     pub fn land(&self, id: ClaimId, holder: Token, landing: Landing) {
+        if planted::is(Bug::WaiterNotWoken) {
+            return;
+        }
         if let Some(sender) = self.lock().remove(&(id, holder)) {
-            sender.send_replace(Some(landing));
+            // It fails where nobody waits any more.
+            let _ = sender.send(landing);
         }
     }
 
@@ -74,13 +80,13 @@ impl Flights {
 pub struct Subscription {
     flights: Arc<Flights>,
     flight: Flight,
-    landing: watch::Receiver<Option<Landing>>,
+    landing: broadcast::Receiver<Landing>,
 }
 
 impl Subscription {
     /// The landing; `None` when the flight was given up. Waits without limit.
     pub async fn landed(&mut self) -> Option<Landing> {
-        self.landing.wait_for(Option::is_some).await.ok().and_then(|landing| landing.clone())
+        self.landing.recv().await.ok()
     }
 }
 
@@ -89,7 +95,7 @@ impl Drop for Subscription {
     fn drop(&mut self) {
         let mut waiting = self.flights.lock();
         // Where the flight has landed, the entry is gone or a newer flight's.
-        let ours = self.landing.has_changed().is_ok_and(|landed| !landed);
+        let ours = !self.landing.is_closed();
         if ours && waiting.get(&self.flight).is_some_and(|sender| sender.receiver_count() == 1) {
             waiting.remove(&self.flight);
         }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::clock::{Clock, Timestamp};
 use crate::config::InDoubt;
+use crate::planted::{self, Bug};
 use crate::smtp::reply::Reply;
 use crate::store::{
     ClaimId, Commit, Durability, Marks, Outcome, Record, Settlement, Share, Slot, State, Store, StoreFault,
@@ -104,6 +105,9 @@ impl HeldClaim {
     /// What is known of its recipients after an attempt that brought these.
     pub fn marks_after<'o>(&self, sent: impl Iterator<Item = (usize, &'o Outcome)>) -> Marks {
         let mut marks = self.marks.clone();
+        if planted::is(Bug::MarksForgotten) {
+            return Marks::default();
+        }
         for (index, outcome) in sent {
             if let Some(mark) = self.claim.mark(index) {
                 marks.note(mark, share(outcome));
@@ -201,6 +205,10 @@ impl HeldClaims {
         if settlements.is_empty() {
             return;
         }
+        let doubtful = |settlement: &Settlement| matches!(settlement.outcome, Outcome::InDoubt(_));
+        if planted::is(Bug::CommittingReleased) && settlements.iter().all(doubtful) {
+            return self.release().await;
+        }
         let durability = self.durability(&settlements);
         self.claims.clear();
         let ledger = self.ledger.clone();
@@ -222,7 +230,7 @@ impl HeldClaims {
         let suppresses = self.claims.iter().all(|held| held.claim.slot.in_doubt == InDoubt::Suppress);
         let may_wait = |settlement: &Settlement| match settlement.outcome {
             Outcome::Accepted(_) | Outcome::InDoubt(_) => suppresses,
-            Outcome::Deferred(_) | Outcome::Refused(_) => false,
+            Outcome::Deferred(_) | Outcome::Refused(_) => planted::is(Bug::ReplyBeforeSettled),
         };
         if settlements.iter().all(may_wait) { Durability::Soon } else { Durability::Now }
     }

@@ -23,11 +23,12 @@ use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout_at};
 
 use crate::clock::{Clock, Timestamp};
-use crate::config::{self, Mode};
+use crate::config::{self, InDoubt, Mode};
 use crate::crash;
 use crate::identity;
 use crate::journal::{DecisionOutcome, Journal};
 use crate::message::{Content, Headers};
+use crate::planted::{self, Bug};
 use crate::smtp::envelope::Envelope;
 use crate::smtp::reply::Reply;
 use crate::smtp::session::ClientName;
@@ -251,7 +252,7 @@ impl Heart {
     ) -> Vec<Fate> {
         let dedup = attempt.policy;
         let (mut held, mut beside) = (Vec::new(), Vec::new());
-        let mut waiting = Vec::new();
+        let (mut waiting, mut known) = (Vec::new(), Vec::new());
         let mut fates = Vec::new();
         for (claim, answer) in claims.into_iter().zip(answers) {
             match answer {
@@ -265,10 +266,7 @@ impl Heart {
                     held.push(HeldClaim::new(claim, previous));
                 }
                 Claimed::InFlight { record, conflict } => waiting.push((claim, record, conflict)),
-                Claimed::Settled { record, conflict } => {
-                    let verdict = Verdict::of_record(dedup, &record, conflict);
-                    fates.extend(attempt.message.known(&claim, &record, &verdict));
-                }
+                Claimed::Settled { record, conflict } => known.push((claim, record, conflict)),
                 Claimed::Conflict { record } => {
                     fates.extend(attempt.message.known(&claim, &record, &Verdict::conflict()));
                 }
@@ -280,8 +278,19 @@ impl Heart {
         let deadline = started + dedup.in_flight_wait;
         let wait = async {
             let mut fates = Vec::new();
+            // Where a crash would have it sent again, nobody hears of an
+            // acceptance that the crash could take back.
+            let written = match dedup.in_doubt {
+                InDoubt::Resend | InDoubt::Hold if !known.is_empty() => self.written(token).await,
+                _ => Ok(()),
+            };
+            for (claim, record, conflict) in known {
+                let verdict = written.clone().err();
+                let verdict = verdict.unwrap_or_else(|| Verdict::of_record(dedup, &record, conflict));
+                fates.extend(attempt.message.known(&claim, &record, &verdict));
+            }
             for (claim, record, conflict) in waiting {
-                fates.extend(match self.wait(&record, deadline).await {
+                fates.extend(match self.wait(token, &record, deadline).await {
                     Ok(landing) => attempt.message.landed(dedup, &claim, &record, &landing, conflict),
                     Err(verdict) => attempt.message.known(&claim, &record, &verdict),
                 });
@@ -299,7 +308,7 @@ impl Heart {
     /// a refusing or throttling upstream is not asked a second time. Where a
     /// newer attempt at the same e-mail has begun meanwhile, waits for that.
     /// Without a landing, the verdict.
-    async fn wait(&self, record: &Record, deadline: Instant) -> Result<Landing, Verdict> {
+    async fn wait(&self, token: Token, record: &Record, deadline: Instant) -> Result<Landing, Verdict> {
         let mut holder = record.state.holder();
         while let Some(expected) = holder {
             let mut flight = self.flights.subscribe(record.id, expected);
@@ -313,6 +322,7 @@ impl Heart {
             };
             let Some(now) = now else { break };
             if let Some(landing) = landing_of(&now) {
+                self.written(token).await?;
                 return Ok(landing);
             }
             holder = now.state.holder();
@@ -322,6 +332,17 @@ impl Heart {
             }
         }
         Err(Verdict::still_in_flight())
+    }
+
+    /// Waits until what the store has shown is on stable storage.
+    async fn written(&self, token: Token) -> Result<(), Verdict> {
+        if planted::is(Bug::DuplicateBeforeDurable) {
+            return Ok(());
+        }
+        self.store.commit(token, Vec::new(), self.now()).await.map_err(|fault| {
+            tracing::warn!(%fault, "a duplicate can't be answered");
+            Verdict::fresh(DecisionOutcome::StoreFailure, store_reply())
+        })
     }
 }
 

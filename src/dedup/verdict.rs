@@ -3,6 +3,7 @@
 use crate::clock::Timestamp;
 use crate::config::{Dedup, InDoubt, OnDuplicate, OnPartial};
 use crate::journal::DecisionOutcome;
+use crate::planted::{self, Bug};
 use crate::smtp::reply::{Class, Reply};
 use crate::store::{ClaimId, Outcome, Record, State};
 
@@ -160,6 +161,7 @@ pub fn combine(fates: &[Fate], on_partial: OnPartial) -> Reply {
         (Some(fate), None, None) | (None, Some(fate), None) | (None, None, Some(fate)) => {
             fate.result.reply.clone()
         }
+        (Some(fate), ..) if planted::is(Bug::PartialAccepted) => fate.result.reply.clone(),
         (_, Some(_), _) => partial(451, "4.5.0", &counted),
         (Some(fate), None, Some(_)) => match on_partial {
             OnPartial::Accept => fate.result.reply.clone(),

@@ -13,6 +13,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
 use crate::config::Limits;
+use crate::duplex::Duplex;
 use crate::metrics::HandshakeResult;
 
 use super::Shared;
@@ -28,6 +29,8 @@ pub enum Wire {
     Clear(TcpStream),
     /// Under TLS.
     Encrypted(Box<TlsStream<TcpStream>>),
+    /// As they are, over what is no socket.
+    Made(Box<dyn Duplex>),
     /// Nothing comes any more.
     Closed,
 }
@@ -64,7 +67,7 @@ impl Wire {
     pub fn certificate(&self) -> Option<&CertificateDer<'static>> {
         match self {
             Wire::Encrypted(stream) => stream.get_ref().1.peer_certificates()?.first(),
-            Wire::Clear(_) | Wire::Closed => None,
+            Wire::Clear(_) | Wire::Made(_) | Wire::Closed => None,
         }
     }
 
@@ -78,7 +81,7 @@ impl Wire {
                 let read = session.process_new_packets();
                 read.is_ok_and(|state| state.plaintext_bytes_to_read() > 0) || is_waiting(socket)
             }
-            Wire::Closed => false,
+            Wire::Made(_) | Wire::Closed => false,
         }
     }
 }
@@ -95,6 +98,7 @@ impl AsyncRead for Wire {
         match self.get_mut() {
             Wire::Clear(stream) => Pin::new(stream).poll_read(cx, buf),
             Wire::Encrypted(stream) => Pin::new(stream).poll_read(cx, buf),
+            Wire::Made(stream) => Pin::new(stream).poll_read(cx, buf),
             Wire::Closed => Poll::Ready(Ok(())),
         }
     }
@@ -105,6 +109,7 @@ impl AsyncWrite for Wire {
         match self.get_mut() {
             Wire::Clear(stream) => Pin::new(stream).poll_write(cx, buf),
             Wire::Encrypted(stream) => Pin::new(stream).poll_write(cx, buf),
+            Wire::Made(stream) => Pin::new(stream).poll_write(cx, buf),
             Wire::Closed => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
         }
     }
@@ -113,6 +118,7 @@ impl AsyncWrite for Wire {
         match self.get_mut() {
             Wire::Clear(stream) => Pin::new(stream).poll_flush(cx),
             Wire::Encrypted(stream) => Pin::new(stream).poll_flush(cx),
+            Wire::Made(stream) => Pin::new(stream).poll_flush(cx),
             Wire::Closed => Poll::Ready(Ok(())),
         }
     }
@@ -121,6 +127,7 @@ impl AsyncWrite for Wire {
         match self.get_mut() {
             Wire::Clear(stream) => Pin::new(stream).poll_shutdown(cx),
             Wire::Encrypted(stream) => Pin::new(stream).poll_shutdown(cx),
+            Wire::Made(stream) => Pin::new(stream).poll_shutdown(cx),
             Wire::Closed => Poll::Ready(Ok(())),
         }
     }

@@ -231,7 +231,7 @@ pub trait Store: Send + Sync + 'static {
 
     /// Makes `pending` claims `committing`, and returns once that is on stable
     /// storage. [`StoreFault::Fenced`], and nothing written, unless the token
-    /// holds all of them.
+    /// holds all of them. With none, waits for what was written before.
     async fn commit(&self, token: Token, commits: Vec<Commit>, at: Timestamp) -> Result<(), StoreFault>;
 
     /// Ends claims with their outcomes, each on its own merits. Those that the

@@ -10,6 +10,7 @@ use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
 
 use super::auth::{self, Account};
+use super::open::Dial;
 use crate::config::{self, KeyPair, Password, TlsManner, UpstreamTls};
 use crate::files::{self, FileFault};
 
@@ -19,6 +20,8 @@ use crate::files::{self, FileFault};
 pub struct Access {
     pub(super) tls: Option<Tls>,
     pub(super) account: Option<Account>,
+    /// What makes the connections, where it is not TCP.
+    pub(super) dial: Option<Arc<dyn Dial>>,
     warnings: Vec<String>,
 }
 
@@ -46,10 +49,15 @@ impl Access {
         let tls = settings.tls.as_ref().map(Tls::load).transpose();
         let account = settings.credentials.as_ref().map(own_account).transpose();
         match (tls, account) {
-            (Ok(tls), Ok(account)) => Ok(Self { tls, account, warnings: warnings(settings) }),
+            (Ok(tls), Ok(account)) => Ok(Self { tls, account, dial: None, warnings: warnings(settings) }),
             (Err(fault), Ok(_)) | (Ok(_), Err(fault)) => Err(fault),
             (Err(tls), Err(account)) => Err(tls.and(account)),
         }
+    }
+
+    /// In clear, as nobody, over the connections that `dial` makes.
+    pub fn over(dial: Arc<dyn Dial>) -> Self {
+        Self { dial: Some(dial), ..Self::default() }
     }
 
     /// What is hardly meant: secrets that everybody can read.

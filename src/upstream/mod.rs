@@ -25,6 +25,7 @@ pub use auth::Account;
 pub use fault::{At, Phase, UpstreamFault};
 pub use health::Probed;
 pub use login::Login;
+pub use open::Dial;
 pub use pool::{Completion, Prepared, Transaction, Upstream};
 
 #[cfg(test)]

@@ -1,10 +1,12 @@
 //! From an address to a connection that has greeted us.
 
-use std::net::SocketAddr;
+use std::io;
+use std::net::{Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
+use async_trait::async_trait;
 use tokio::net::{TcpStream, lookup_host};
 use tokio::time::{Instant, timeout};
 
@@ -16,8 +18,16 @@ use super::fault::{At, Phase, UpstreamFault};
 use super::pool::Link;
 use super::tls::{Wire, handshake};
 use crate::config::{TlsManner, UpstreamTimeouts};
+use crate::duplex::Duplex;
 use crate::smtp::client::Capabilities;
 use crate::smtp::reply::Reply;
+
+/// Makes connections that are not TCP's, for the simulation.
+#[async_trait]
+pub trait Dial: Send + Sync + std::fmt::Debug {
+    /// A connection to `address`, which is `host:port` as configured.
+    async fn dial(&self, address: &str) -> io::Result<Box<dyn Duplex>>;
+}
 
 /// A connection that has greeted us, is secured and knows who we are, as far
 /// as that is asked for.
@@ -91,6 +101,10 @@ impl Opening<'_> {
     }
 
     async fn resolve(&self) -> Result<Vec<SocketAddr>, UpstreamFault> {
+        if self.access.dial.is_some() {
+            // It knows names only.
+            return Ok(vec![SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0))]);
+        }
         match timeout(self.timeouts.connect, lookup_host(&**self.address)).await {
             Ok(Ok(found)) => Ok(found.collect()),
             Ok(Err(error)) => Err(self.unresolved(error.to_string())),
@@ -160,22 +174,25 @@ impl Opening<'_> {
     }
 
     async fn connect(&self, target: SocketAddr) -> Result<TcpStream, UpstreamFault> {
-        let unconnected = |error: std::io::Error| UpstreamFault::Unconnected {
-            at: self.at(Phase::Connect),
-            error: error.to_string(),
-        };
-        let stream = timeout(self.timeouts.connect, TcpStream::connect(target))
-            .await
-            .map_err(|_| UpstreamFault::TimedOut { at: self.at(Phase::Connect) })?
-            .map_err(unconnected)?;
+        let stream = self.in_time(TcpStream::connect(target)).await?;
         // Whole commands and blocks are written at once; Nagle's delay would
         // only hold back the final dot.
-        stream.set_nodelay(true).map_err(unconnected)?;
+        stream.set_nodelay(true).map_err(|error| self.unconnected(&error))?;
         Ok(stream)
     }
 
+    async fn in_time<S>(&self, connect: impl Future<Output = io::Result<S>>) -> Result<S, UpstreamFault> {
+        timeout(self.timeouts.connect, connect)
+            .await
+            .map_err(|_| UpstreamFault::TimedOut { at: self.at(Phase::Connect) })?
+            .map_err(|error| self.unconnected(&error))
+    }
+
     async fn clear(&self, target: SocketAddr) -> Result<Opened, UpstreamFault> {
-        let stream = Wire::Clear(self.connect(target).await?);
+        let stream = match &self.access.dial {
+            None => Wire::Clear(self.connect(target).await?),
+            Some(dial) => Wire::Made(self.in_time(dial.dial(self.address)).await?),
+        };
         let mut connection = Box::new(Connection::new(stream, self.address.clone(), self.timeouts));
         connection.hello(self.hostname).await?;
         Ok(Opened { connection, handshake: None, welcome: None })
@@ -210,6 +227,10 @@ impl Opening<'_> {
 
     fn at(&self, phase: Phase) -> At {
         At { address: self.address.clone(), phase }
+    }
+
+    fn unconnected(&self, error: &io::Error) -> UpstreamFault {
+        UpstreamFault::Unconnected { at: self.at(Phase::Connect), error: error.to_string() }
     }
 
     fn unresolved(&self, error: String) -> UpstreamFault {

@@ -18,6 +18,7 @@ use super::access::Tls;
 use super::connection::Stream;
 use super::fault::{At, Phase, UpstreamFault};
 use crate::config::values::host_of;
+use crate::duplex::Duplex;
 
 /// The octets in front of each TLS record (RFC 8446 §5.1).
 const HEADER: usize = 5;
@@ -29,6 +30,8 @@ pub(super) enum Wire {
     Clear(TcpStream),
     /// TLS over it.
     Secure(Box<TlsStream<Records<TcpStream>>>),
+    /// What a [`Dial`](super::Dial) has made.
+    Made(Box<dyn Duplex>),
 }
 
 impl Wire {
@@ -90,7 +93,7 @@ fn explain(error: &io::Error) -> String {
 impl Stream for Wire {
     fn holds_part(&self) -> bool {
         match self {
-            Wire::Clear(_) => false,
+            Wire::Clear(_) | Wire::Made(_) => false,
             Wire::Secure(stream) => stream.get_ref().0.is_inside(),
         }
     }
@@ -105,6 +108,7 @@ impl AsyncRead for Wire {
         match self.get_mut() {
             Wire::Clear(stream) => Pin::new(stream).poll_read(cx, buffer),
             Wire::Secure(stream) => Pin::new(stream).poll_read(cx, buffer),
+            Wire::Made(stream) => Pin::new(stream).poll_read(cx, buffer),
         }
     }
 }
@@ -114,6 +118,7 @@ impl AsyncWrite for Wire {
         match self.get_mut() {
             Wire::Clear(stream) => Pin::new(stream).poll_write(cx, bytes),
             Wire::Secure(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Wire::Made(stream) => Pin::new(stream).poll_write(cx, bytes),
         }
     }
 
@@ -121,6 +126,7 @@ impl AsyncWrite for Wire {
         match self.get_mut() {
             Wire::Clear(stream) => Pin::new(stream).poll_flush(cx),
             Wire::Secure(stream) => Pin::new(stream).poll_flush(cx),
+            Wire::Made(stream) => Pin::new(stream).poll_flush(cx),
         }
     }
 
@@ -128,6 +134,7 @@ impl AsyncWrite for Wire {
         match self.get_mut() {
             Wire::Clear(stream) => Pin::new(stream).poll_shutdown(cx),
             Wire::Secure(stream) => Pin::new(stream).poll_shutdown(cx),
+            Wire::Made(stream) => Pin::new(stream).poll_shutdown(cx),
         }
     }
 }

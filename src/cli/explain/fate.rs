@@ -74,12 +74,15 @@ impl Fate {
         };
         let Some(view) = view else { return relayed("nothing is known of it".to_owned()) };
         let (at, reply) = (settled_at(view), view.reply.as_deref().unwrap_or_default());
+        let conflict = view.fingerprint != fingerprint.to_string();
+        // Of a whole message, some may have it all the same.
+        let is_another = conflict && policy.on_conflict == OnConflict::Reject && !view.delivered.is_empty();
         match view.state {
+            StateName::Deferred | StateName::Refused if is_another => {}
             StateName::Deferred => return relayed(format!("put off {at} ({reply}), so it is tried again")),
             StateName::Refused => return relayed(format!("refused {at} ({reply}), so it is tried again")),
             StateName::Pending | StateName::Committing | StateName::Accepted | StateName::InDoubt => {}
         }
-        let conflict = view.fingerprint != fingerprint.to_string();
         match policy.on_conflict {
             OnConflict::Reject if conflict => {
                 return Self {

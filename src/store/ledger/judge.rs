@@ -4,6 +4,7 @@ use super::super::record::Touch;
 use super::super::{Claimed, Marks, Outcome, Record, Slot, State, Token};
 use crate::clock::Timestamp;
 use crate::config::{InDoubt, OnConflict};
+use crate::planted::{self, Bug};
 
 /// What becomes of one slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,18 +41,25 @@ impl Verdict {
 /// a pending one whose lease has run out.
 pub(super) fn judge(record: &Record, slot: &Slot, token: Token) -> Verdict {
     match record.state {
-        State::Settled(Outcome::Deferred(_) | Outcome::Refused(_)) => return Verdict::New,
+        State::Settled(Outcome::Deferred(_)) if planted::is(Bug::DeferredSuppresses) => {
+            return Verdict::Settled { conflict: false };
+        }
+        // Of a whole message, some may have it all the same.
+        State::Settled(Outcome::Deferred(_) | Outcome::Refused(_)) if record.marks.delivered.is_empty() => {
+            return Verdict::New;
+        }
         // The caller asks again because the first answer never reached it.
         State::Pending { holder, .. } if holder == token => return Verdict::New,
         _ => {}
     }
-    let conflict = record.fingerprint != slot.fingerprint;
+    let conflict = record.fingerprint != slot.fingerprint && !planted::is(Bug::ConflictIgnored);
     match slot.on_conflict {
         OnConflict::Reject if conflict => return Verdict::Conflict,
         OnConflict::Relay if conflict => return Verdict::New,
         _ => {}
     }
     match record.state {
+        State::Settled(Outcome::Deferred(_) | Outcome::Refused(_)) => Verdict::New,
         State::Settled(Outcome::InDoubt(_)) if slot.in_doubt == InDoubt::Resend => Verdict::New,
         // An operator is to look at it first, whomever it is about.
         State::Settled(Outcome::InDoubt(_)) if slot.in_doubt == InDoubt::Hold => {

@@ -5,6 +5,7 @@ use super::super::{Outcome, Record, StoreFault};
 use super::held::{Held, Under};
 use super::{Backend, Ledger, end};
 use crate::clock::Timestamp;
+use crate::planted::{self, Bug};
 use crate::smtp::reply::Reply;
 
 const ENDED: &str = "4.4.2 [IN-DOUBT] the proxy ended before the upstream's answer; it may have been sent";
@@ -40,6 +41,9 @@ impl<B: Backend> Ledger<B> {
     /// The open records that no settled one has ended.
     fn left_open(&self) -> Result<Vec<Held>, StoreFault> {
         let mut left = Vec::new();
+        if planted::is(Bug::OpenForgotten) {
+            return Ok(left);
+        }
         for record in self.backend.open()? {
             let settled = self.backend.get(&record.id)?;
             // The same claim (an expired one underneath is another) with one
