@@ -250,6 +250,10 @@ impl Store for SimulatedStore {
         self.ask("counts", move |ledger| ledger.counts(since, None, usize::MAX)).await
     }
 
+    async fn ready(&self) -> Result<(), StoreFault> {
+        Ok(())
+    }
+
     async fn census(&self) -> Result<Census, StoreFault> {
         self.ask("census", |ledger| Ok(ledger.census())).await
     }
@@ -342,6 +346,10 @@ impl Store for Lent {
 
     async fn counts(&self, since: Timestamp) -> Result<Vec<Count>, StoreFault> {
         self.hear(self.store.counts(since)).await
+    }
+
+    async fn ready(&self) -> Result<(), StoreFault> {
+        Ok(())
     }
 
     async fn census(&self) -> Result<Census, StoreFault> {
