@@ -118,10 +118,12 @@ impl World {
         }
     }
 
+    /// Starts a proxy, unless it runs: it may have been killed twice.
     fn start_proxy(self: &Arc<Self>, proxy: usize) {
         let started = self.machine(|machine| {
             machine.started += 1;
-            machine.store.clone().map(|store| (machine.started, store))
+            let store = machine.store.clone().filter(|_| machine.proxies[proxy].is_none());
+            store.map(|store| (machine.started, store))
         });
         let Some((number, store)) = started else { return };
         let process = Process::start(self, number, &self.config, store);
