@@ -81,6 +81,15 @@ impl Content {
         file.set_len(self.length)
     }
 
+    /// How many of these octets stand at `at`, from the first on.
+    pub(crate) fn agrees(&self, at: u64, octets: &[u8]) -> usize {
+        let is_there = |(octet, at): (&u8, u64)| {
+            let sector = self.sectors.get(&(at / SECTOR));
+            at < self.length && sector.map_or(0, |sector| sector[(at % SECTOR) as usize]) == *octet
+        };
+        octets.iter().zip(at..).take_while(|next| is_there(*next)).count()
+    }
+
     /// The octets that are not zero.
     fn written(&self) -> impl Iterator<Item = (&u64, &Arc<[u8; SECTOR as usize]>)> {
         self.sectors.iter().filter(|(_, sector)| sector.iter().any(|octet| *octet != 0))

@@ -170,27 +170,39 @@ impl Disk {
         }
     }
 
-    /// The process is gone. What it was writing is there or not, as the `real`
-    /// directory shows.
+    /// The process is gone. What it was writing is there, or in part (a kill ends
+    /// a large write between two pages), or not, as the `real` directory shows.
     pub(crate) fn ended(&mut self, real: &Image) {
-        let undone: Vec<usize> = self
-            .inodes
-            .iter()
-            .flat_map(|inode| &inode.pending)
-            .filter(|pending| !pending.done)
-            .map(|pending| pending.call)
-            .collect();
-        let fits = (0_u64..1 << undone.len()).find_map(|written| {
+        let pending = self.inodes.iter().flat_map(|inode| &inode.pending);
+        let undone: Vec<usize> = pending.filter(|it| !it.done).map(|it| it.call).collect();
+        let ends = 3_usize.pow(u32::try_from(undone.len()).unwrap());
+        let fits = (0..ends).find_map(|end| {
             let mut disk = self.clone();
-            let lost =
-                |call| undone.iter().position(|it| *it == call).is_some_and(|it| written >> it & 1 == 0);
-            for inode in &mut disk.inodes {
-                inode.pending.retain(|pending| !lost(pending.call));
-                inode.pending.iter_mut().for_each(|pending| pending.done = true);
+            for (number, inode) in disk.inodes.iter_mut().enumerate() {
+                inode.pending.retain_mut(|pending| {
+                    let place = undone.iter().position(|call| *call == pending.call);
+                    pending.done = true;
+                    match place.map_or(0, |place| end / 3_usize.pow(place as u32) % 3) {
+                        0 => true,
+                        1 => self.begun(number, real, &mut pending.change),
+                        _ => false,
+                    }
+                });
             }
             (disk.crash(Loss::Nothing, Metadata::Loose, &mut |_| 1) == *real).then_some(disk)
         });
         *self = fits.expect("the recording explains what is in the directory");
+    }
+
+    /// Cuts a write off where the real file goes on otherwise.
+    fn begun(&self, inode: usize, real: &Image, change: &mut Change) -> bool {
+        let name = self.names.iter().find(|(_, it)| **it == inode).map(|(name, _)| name);
+        let (Some(real), Change::Write { at, octets }) = (name.and_then(|name| real.0.get(name)), change)
+        else {
+            return false;
+        };
+        *octets = octets[..real.agrees(*at, octets)].into();
+        true
     }
 
     /// What a crash may leave. `chance(n)` is a number below `n`.
