@@ -176,6 +176,7 @@ impl Store for SimulatedStore {
     async fn claim(&self, request: ClaimRequest) -> Result<Vec<Claimed>, StoreFault> {
         let job = move |ledger: Result<&mut Machine, StoreFault>, answer: Answer<Vec<Claimed>>| {
             let ledger = match ledger {
+                _ if answer.is_closed() => return None,
                 Ok(ledger) => ledger,
                 Err(fault) => {
                     let _ = answer.send(Err(fault));

@@ -1,12 +1,15 @@
 use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, Sender, channel};
 
+use super::super::Slot;
 use super::super::contract::{
     accepted, at, claim, deferred, id, in_doubt, is_new, send, settle, settlement, slot, token,
 };
 use super::super::ledger::IdRange;
 use super::super::memory::MapBackend;
 use super::*;
+use crate::config::OnConflict;
+use crate::message::fingerprint::Fingerprint;
 
 /// Long enough never to be reached unless something hangs.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -248,6 +251,23 @@ async fn a_claim_whose_caller_is_gone_is_given_up() {
     let request = super::super::contract::request(1, at(0), vec![slot(1)]);
     assert!(store.inbox.put(Request::Claim(request, answer), Urgency::Now).is_ok());
     send(&*store, 2, at(0), slot(1), accepted()).await;
+    store.close().await.unwrap();
+}
+
+/// The claim that it would take over was never sent, and its holder says so:
+/// else that would be a doubt for good, and the e-mail lost.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_claim_whose_caller_is_gone_takes_nothing_over() {
+    let store = worker(Box::new(|| Ok(())));
+    assert!(is_new(&claim(&*store, 1, at(0), slot(1)).await));
+    store.commit(token(1), vec![id(1).into()], at(0)).await.unwrap();
+    let (answer, result) = oneshot::channel();
+    drop(result);
+    let other = Slot { fingerprint: Fingerprint([2; 32]), on_conflict: OnConflict::Relay, ..slot(1) };
+    let request = super::super::contract::request(2, at(0), vec![other]);
+    assert!(store.inbox.put(Request::Claim(request, answer), Urgency::Now).is_ok());
+    settle(&*store, 1, at(1), 1, deferred()).await.unwrap();
+    assert!(is_new(&claim(&*store, 3, at(1), slot(1)).await));
     store.close().await.unwrap();
 }
 

@@ -309,6 +309,10 @@ impl<B: Backend> Writer<B> {
     }
 
     fn claim(&mut self, request: &ClaimRequest, answer: Answer<Vec<Claimed>>) {
+        if answer.is_closed() {
+            // It must not take over what another still holds.
+            return;
+        }
         let claimed = self.roomy().and_then(|ledger| ledger.claim(request));
         let all_new = |claimed: &Vec<Claimed>| claimed.iter().all(|c| matches!(c, Claimed::New { .. }));
         if !claimed.as_ref().is_ok_and(all_new) {
