@@ -11,8 +11,7 @@ use crate::smtp::reply::Reply;
 use super::message::Message;
 use super::{Heart, Services, Source};
 
-/// Messages up to this size are fingerprinted where they are; larger ones off
-/// the runtime's threads, one after the other.
+/// Messages up to this size are fingerprinted where they are.
 const SMALL: u64 = 64 * 1024;
 
 /// Whose e-mail it is, what holds for it, and what to do with it.
@@ -121,10 +120,7 @@ impl Heart {
         if content.is_in_memory() && content.len() <= SMALL {
             return Ok(fingerprint(content.head(), exclude));
         }
-        let _turn = self.large.acquire().await.map_err(std::io::Error::other)?;
-        let (content, exclude) = (content.clone(), exclude.clone());
-        let work = move || content.read_all().map(|bytes| fingerprint(&bytes, &exclude));
-        tokio::task::spawn_blocking(work).await.map_err(std::io::Error::other)?
+        self.large.fingerprint(content, exclude).await
     }
 }
 

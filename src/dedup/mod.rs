@@ -9,6 +9,7 @@ pub mod attempt;
 pub mod flights;
 pub mod held;
 mod identify;
+mod large;
 mod message;
 mod report;
 pub mod trace;
@@ -19,7 +20,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout_at};
 
 use crate::clock::{Clock, Timestamp};
@@ -39,6 +39,7 @@ use attempt::{Attempt, Beside};
 use flights::{Flights, Landing};
 use held::{Claim, HeldClaim, HeldClaims};
 use identify::{Course, Identity};
+use large::Large;
 use message::Message;
 
 use verdict::{Fate, Verdict};
@@ -139,8 +140,7 @@ pub struct Heart {
     owner: u64,
     attempts: AtomicU64,
     sessions: AtomicU64,
-    /// One large message is fingerprinted at a time: it is in memory meanwhile.
-    large: Semaphore,
+    large: Large,
 }
 
 impl std::fmt::Debug for Heart {
@@ -155,7 +155,7 @@ impl Heart {
     pub fn new(store: Arc<dyn Store>, journal: Journal, clock: Arc<dyn Clock>, owner: u64) -> Arc<Self> {
         let flights = Arc::default();
         let (attempts, sessions) = (AtomicU64::new(0), AtomicU64::new(0));
-        Arc::new(Self { store, journal, clock, flights, owner, attempts, sessions, large: Semaphore::new(1) })
+        Arc::new(Self { store, journal, clock, flights, owner, attempts, sessions, large: Large::default() })
     }
 
     /// The time now.

@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-/// How much of a file is read at once.
-const BLOCK: usize = 64 * 1024;
+/// How much of a file is read at once: each time costs two changes of thread.
+const BLOCK: usize = 256 * 1024;
 
 /// A message as the upstream will get it: lines end in CRLF, and the last line
 /// does. Not dot-stuffed.
@@ -84,7 +84,7 @@ pub struct Reader<'a> {
 impl Reader<'_> {
     /// The next block, or `None` at the end. Blocks from memory are not
     /// copied and may be as long as a message in memory; blocks from a file
-    /// hold at most 64 KiB.
+    /// hold at most 256 KiB.
     ///
     /// # Errors
     /// When the temporary file can't be read; the client hears

@@ -11,17 +11,15 @@ use bytes::Bytes;
 
 use super::headers::MAX_SECTION;
 
-/// How much is gathered before it is written to the file.
-const FILE_BLOCK: usize = 128 * 1024;
+/// How much is gathered before it is written to the file: each time costs two
+/// changes of thread.
+const FILE_BLOCK: usize = 256 * 1024;
 
-/// Up to this size a buffer is asked for as it is.
-const SMALL: usize = 1024 * 1024;
-
-/// Larger ones are asked for as at least this much, of which only what is used
-/// is ever resident. glibc gives a buffer above 32 MiB back to the system when
-/// it is freed, always. Each smaller one that it gives back makes it keep all
-/// up to that size from then on, in a heap for each thread: a proxy that has
-/// seen some 25 MiB messages would never again be smaller than ten of them.
+/// What a buffer for a whole message is asked for as at least, of which only
+/// what is used is ever resident. glibc gives a buffer above 32 MiB back to the
+/// system when it is freed, always. Each smaller one that it gives back makes it
+/// keep all up to that size from then on, in a heap for each thread: a proxy
+/// that has seen some 25 MiB messages would never again be smaller than ten of them.
 const MAPPED: usize = 33 * 1024 * 1024;
 
 /// The memory that all messages together may take.
@@ -127,7 +125,8 @@ impl Spool {
     pub fn buffer(&mut self, octets: usize) -> &mut Vec<u8> {
         let (len, room) = (self.memory.len(), self.memory.capacity());
         if room - len < octets {
-            let wanted = (len + octets).max((2 * room).min(self.memory_limit));
+            let most = if self.file.is_some() { FILE_BLOCK } else { self.memory_limit };
+            let wanted = (len + octets).max((2 * room).min(most));
             self.memory.reserve_exact(wanted - len);
         }
         &mut self.memory
@@ -157,7 +156,7 @@ impl Spool {
     }
 
     async fn spill(&mut self) -> Result<(), NoRoom> {
-        let block = std::mem::take(&mut self.memory);
+        let mut block = std::mem::take(&mut self.memory);
         let tail = self.file.take();
         let written = tokio::task::spawn_blocking(move || {
             let mut tail = match tail {
@@ -166,9 +165,15 @@ impl Spool {
             };
             tail.file.write_all_at(&block, tail.len)?;
             tail.len += block.len() as u64;
-            io::Result::Ok(tail)
+            block.clear();
+            io::Result::Ok((tail, block))
         });
-        self.file = Some(written.await.map_err(io::Error::other).flatten().map_err(NoRoom::File)?);
+        let (tail, block) = written.await.map_err(io::Error::other).flatten().map_err(NoRoom::File)?;
+        self.file = Some(tail);
+        // The buffer serves again, but for the one that was too large for memory.
+        if block.capacity() <= 2 * FILE_BLOCK {
+            self.memory = block;
+        }
         Ok(())
     }
 
@@ -177,8 +182,9 @@ impl Spool {
     /// # Errors
     /// [`NoRoom`]: the client hears `452 4.3.1`.
     pub async fn finish(mut self) -> Result<Content, NoRoom> {
-        if self.file.is_some() && !self.memory.is_empty() {
+        if self.file.is_some() {
             self.spill().await?;
+            self.memory = Vec::new();
         }
         self.share.resize(self.memory.capacity() as u64)?;
         let bytes = Bytes::from(std::mem::take(&mut self.memory));
@@ -186,18 +192,14 @@ impl Spool {
             return Ok(Content { kept: Kept::Memory(bytes), _share: Arc::new(self.share) });
         };
         let reader = file.clone();
-        let head = tokio::task::spawn_blocking(move || read(&reader, len.min(MAX_SECTION as u64 + 2)));
+        let head = tokio::task::spawn_blocking(move || {
+            let mut head =
+                vec![0; MAX_SECTION.saturating_add(2).min(usize::try_from(len).unwrap_or(usize::MAX))];
+            reader.read_exact_at(&mut head, 0).map(|()| head)
+        });
         let head = head.await.map_err(io::Error::other).flatten().map_err(NoRoom::File)?;
         Ok(Content { kept: Kept::File { file, len, head: head.into() }, _share: Arc::new(self.share) })
     }
-}
-
-fn read(file: &std::fs::File, len: u64) -> io::Result<Vec<u8>> {
-    let len = usize::try_from(len).map_err(io::Error::other)?;
-    let mut bytes = vec![0; if len > SMALL { len.max(MAPPED) } else { len }];
-    bytes.truncate(len);
-    file.read_exact_at(&mut bytes, 0)?;
-    Ok(bytes)
 }
 
 /// A message that was received whole: lines that end in CRLF, dots unstuffed.
@@ -242,14 +244,23 @@ impl Content {
         matches!(self.kept, Kept::Memory(_))
     }
 
-    /// All of it in memory. Blocks on the file: not for runtime threads.
+    /// All of it in memory: in `buffer`, where it is in a file, which may have
+    /// served before. Blocks on the file: not for runtime threads.
     ///
     /// # Errors
     /// When the temporary file can't be read.
-    pub fn read_all(&self) -> io::Result<Bytes> {
+    pub fn read_all<'b>(&'b self, buffer: &'b mut Vec<u8>) -> io::Result<&'b [u8]> {
         match &self.kept {
-            Kept::Memory(bytes) => Ok(bytes.clone()),
-            Kept::File { file, len, .. } => read(file, *len).map(Bytes::from),
+            Kept::Memory(bytes) => Ok(bytes),
+            Kept::File { file, len, .. } => {
+                let len = usize::try_from(*len).map_err(io::Error::other)?;
+                if buffer.len() < len {
+                    *buffer = vec![0; len.max(MAPPED)];
+                }
+                let bytes = &mut buffer[..len];
+                file.read_exact_at(bytes, 0)?;
+                Ok(bytes)
+            }
         }
     }
 
@@ -297,7 +308,11 @@ mod tests {
         let content = spool.finish().await.unwrap();
         assert!(!content.is_in_memory());
         assert_eq!(budget.used(), 0);
-        assert_eq!(content.read_all().unwrap(), block.repeat(100));
+        let mut buffer = Vec::new();
+        assert_eq!(content.read_all(&mut buffer).unwrap(), block.repeat(100));
+        // Again, where something longer was.
+        buffer.fill(1);
+        assert_eq!(content.read_all(&mut buffer).unwrap(), block.repeat(100));
 
         let mut rendition = Rendition::new();
         content.append_from(5, &mut rendition);

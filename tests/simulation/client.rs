@@ -121,8 +121,10 @@ impl Session<'_> {
             self.end.write_all(format!("{message}.\r\n").as_bytes()).await.map_err(|_| Lost)?;
         }
         self.client.world.completed(self.number);
-        let answer = self.reply(self.client.mail.patience).await;
-        if answer.is_err() && self.client.mail.patience == PATIENCE {
+        // Where every octet takes its time, the impatient would never hear a word.
+        let patience = if self.client.world.is_calm() { PATIENCE } else { self.client.mail.patience };
+        let answer = self.reply(patience).await;
+        if answer.is_err() && patience == PATIENCE {
             self.client.world.kept_waiting(self.number, self.end.link());
         }
         let answer = answer?;

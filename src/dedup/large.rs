@@ -1,0 +1,59 @@
+//! The fingerprints of large messages: off the runtime's threads, and one after
+//! the other, because each is in memory meanwhile.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Mutex;
+use tokio::task::spawn_blocking;
+use tokio::time::{Instant, sleep};
+
+use crate::config::Exclude;
+use crate::message::Content;
+use crate::message::fingerprint::{Fingerprint, fingerprint};
+
+/// How long the memory is kept for the next one: to have it from the system
+/// costs as much as the hashing.
+const KEPT: Duration = Duration::from_secs(1);
+
+#[derive(Debug, Default)]
+pub(super) struct Large(Arc<Mutex<Buffer>>);
+
+#[derive(Debug, Default)]
+struct Buffer {
+    octets: Vec<u8>,
+    used: Option<Instant>,
+}
+
+impl Large {
+    /// Waits for its turn, which a panic does not take from the next.
+    ///
+    /// # Errors
+    /// When the temporary file can't be read.
+    pub(super) async fn fingerprint(&self, content: &Content, exclude: &Exclude) -> io::Result<Fingerprint> {
+        let is_read = !content.is_in_memory();
+        let (content, exclude) = (content.clone(), exclude.clone());
+        let mut buffer = Arc::clone(&self.0).lock_owned().await;
+        let work = move || {
+            let found = content.read_all(&mut buffer.octets).map(|message| fingerprint(message, &exclude));
+            buffer.used = Some(Instant::now());
+            found
+        };
+        let found = spawn_blocking(work).await.map_err(io::Error::other).flatten();
+        if is_read {
+            tokio::spawn(free(Arc::clone(&self.0)));
+        }
+        found
+    }
+}
+
+/// Whoever has it now will see to it.
+async fn free(buffer: Arc<Mutex<Buffer>>) {
+    sleep(KEPT).await;
+    if let Ok(mut buffer) = buffer.try_lock()
+        && buffer.used.is_none_or(|used| used.elapsed() >= KEPT)
+    {
+        *buffer = Buffer::default();
+    }
+}
