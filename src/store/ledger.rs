@@ -65,6 +65,8 @@ pub struct Ledger<B> {
     backend: B,
     held: HeldClaims,
     settled: Recent,
+    /// Who was committing what when it was taken over.
+    overtaken: Recent,
     figures: Figures,
     /// The latest time that it was told since it was opened for relaying.
     now: Option<Timestamp>,
@@ -78,6 +80,7 @@ impl<B: Backend> Ledger<B> {
             backend,
             held: HeldClaims::default(),
             settled: Recent::default(),
+            overtaken: Recent::default(),
             figures: Figures::default(),
             now: None,
         }
@@ -156,9 +159,11 @@ impl<B: Backend> Ledger<B> {
             return Ok(self.begin(request, slot, stored, under));
         }
         let Some(mut held) = self.held.get_mut(id).cloned() else { return self.claim_stored(request, slot) };
-        if matches!(held.record.state, State::Committing { .. }) {
-            // Fenced from here on for good, even if the new claim is given
-            // up: else nobody would be left to end this one.
+        if let State::Committing { holder } = held.record.state {
+            // A doubt from here on, even if the new claim is given up: else
+            // nobody might be left to end this one. Its holder may still know
+            // better: see `correct`.
+            self.overtaken.remember(*id, holder);
             end(&mut held.record, request.at, Outcome::InDoubt(Reply::new(451, TAKEN_OVER)));
             self.write_end(&held, true)?;
             self.lift(id);
@@ -249,7 +254,7 @@ impl<B: Backend> Ledger<B> {
                 continue;
             }
             if !self.held.is_held_by(&settlement.id, token) {
-                fenced = true;
+                fenced |= !self.correct(token, at, settlement)?;
                 continue;
             }
             self.settle_one(token, at, settlement)?;
@@ -276,6 +281,32 @@ impl<B: Backend> Ledger<B> {
         self.figures.shown(&settlement.id, held.record.state.name(), &held.record.tenant);
         self.settled.remember(settlement.id, token);
         Ok(())
+    }
+
+    /// What became of a claim that was taken over takes the place of the doubt
+    /// that was left for it, if that is there still. Whether it was.
+    fn correct(&mut self, token: Token, at: Timestamp, settlement: &Settlement) -> Result<bool, StoreFault> {
+        let id = &settlement.id;
+        if !self.overtaken.by(id, token) {
+            return Ok(false);
+        }
+        let Some(mut record) = self.backend.get(id)?.filter(is_taken_over) else { return Ok(false) };
+        let doubt = Under::of(&record);
+        record.attempts.pop();
+        record.attempt_count -= 1;
+        record.upstream.clone_from(&settlement.upstream);
+        record.marks.clone_from(&settlement.marks);
+        end(&mut record, at, settlement.outcome.clone());
+        self.write_settled(&record, doubt.mark, Some(&doubt))?;
+        self.remove_stale(&record, doubt.mark, Some(&doubt))?;
+        match self.held.get_mut(id) {
+            Some(held) => held.under = Some(Under::of(&record)),
+            None => {
+                self.figures.hidden(id, doubt.state, &doubt.tenant);
+                self.figures.shown(id, record.state.name(), &record.tenant);
+            }
+        }
+        Ok(true)
     }
 
     fn already_settled(&self, token: Token, settlement: &Settlement) -> Result<bool, StoreFault> {
@@ -383,6 +414,11 @@ impl<B: Backend> Ledger<B> {
 /// An expired record is absent for every purpose, swept or not.
 fn expired(record: &Record, now: Timestamp) -> bool {
     !planted::is(Bug::ExpiryIgnored) && indexed_expiry(record).is_some_and(|expires| expires <= now)
+}
+
+/// Whether a record is the doubt about a claim that was taken over.
+fn is_taken_over(record: &Record) -> bool {
+    matches!(&record.state, State::Settled(Outcome::InDoubt(reply)) if *reply == Reply::new(451, TAKEN_OVER))
 }
 
 /// When a record expires; only settled ones do.

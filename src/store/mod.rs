@@ -234,9 +234,10 @@ pub trait Store: Send + Sync + 'static {
     /// holds all of them. With none, waits for what was written before.
     async fn commit(&self, token: Token, commits: Vec<Commit>, at: Timestamp) -> Result<(), StoreFault>;
 
-    /// Ends claims with their outcomes, each on its own merits. Those that the
-    /// token does not hold any more are left alone, and the answer is then
-    /// [`StoreFault::Fenced`].
+    /// Ends claims with their outcomes, each on its own merits. Of those that
+    /// the token does not hold any more, one that was taken over while it was
+    /// committing gets its outcome in place of the doubt that stands for it;
+    /// others are left alone, and the answer is then [`StoreFault::Fenced`].
     async fn settle(
         &self,
         token: Token,

@@ -72,6 +72,7 @@ macro_rules! contract_suite {
             policy::a_token_that_never_claimed_is_fenced,
             policy::conflicts_follow_the_slot,
             policy::a_conflict_in_flight_can_be_taken_over,
+            policy::a_holder_ends_the_doubt_of_a_takeover,
             policy::in_doubt_follows_the_slot,
             policy::a_resend_keeps_the_first_message_id,
             policy::a_lapsed_resend_uncovers_the_doubt,

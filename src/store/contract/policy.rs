@@ -1,8 +1,8 @@
 //! Who wins: leases, tokens, conflicts, doubts.
 
 use super::{
-    Claimed, Engine, LEASE, Slot, accepted, at, claim, deferred, id, in_doubt, is_new, previous, request,
-    send, settle, settled, settlement, slot, token,
+    Claimed, Engine, LEASE, Slot, WINDOW, accepted, at, claim, counted, deferred, id, in_doubt, is_new,
+    previous, refused, request, send, settle, settled, settlement, slot, token,
 };
 use crate::config::{InDoubt, OnConflict};
 use crate::store::{Durability, Fingerprint, State, StoreFault};
@@ -93,13 +93,43 @@ pub(crate) async fn a_conflict_in_flight_can_be_taken_over(engine: &dyn Engine) 
     assert!(matches!(suppressed, Claimed::InFlight { conflict: true, .. }));
     store.commit(token(1), vec![id(1).into()], at(0)).await.unwrap();
     assert!(is_new(&claim(&*store, 3, at(1), other(OnConflict::Relay)).await));
-    assert_eq!(settle(&*store, 1, at(1), 1, accepted()).await, Err(StoreFault::Fenced));
     // Given up, it leaves a doubt, not a flight without a pilot.
     store.release(token(3), vec![id(1)]).await.unwrap();
     let (record, _) = settled(claim(&*store, 4, at(2), slot(1)).await);
     assert!(matches!(record.state, State::Settled(super::Outcome::InDoubt(_))));
-    assert_eq!(settle(&*store, 1, at(2), 1, accepted()).await, Err(StoreFault::Fenced));
+    // Sent, it takes its place.
+    assert!(is_new(&claim(&*store, 5, at(3), other(OnConflict::Relay)).await));
+    store.commit(token(5), vec![id(1).into()], at(3)).await.unwrap();
+    settle(&*store, 5, at(3), 1, refused()).await.unwrap();
+    assert_eq!(settle(&*store, 1, at(4), 1, accepted()).await, Err(StoreFault::Fenced));
+    assert_eq!(store.get(id(1), at(4)).await.unwrap().unwrap().state, State::Settled(refused()));
     store.close().await.unwrap();
+}
+
+pub(crate) async fn a_holder_ends_the_doubt_of_a_takeover(engine: &dyn Engine) {
+    for outcome in [accepted(), deferred(), refused()] {
+        for given_up_before in [true, false] {
+            let (store, _) = engine.open(at(0)).await;
+            assert!(is_new(&claim(&*store, 1, at(0), slot(1)).await));
+            store.commit(token(1), vec![id(1).into()], at(0)).await.unwrap();
+            assert!(is_new(&claim(&*store, 2, at(1), other(OnConflict::Relay)).await));
+            let give_up = async || store.release(token(2), vec![id(1)]).await.unwrap();
+            if given_up_before {
+                give_up().await;
+            }
+            settle(&*store, 1, at(2), 1, outcome.clone()).await.unwrap();
+            if !given_up_before {
+                give_up().await;
+            }
+            let record = store.get(id(1), at(3)).await.unwrap().unwrap();
+            assert_eq!((&record.state, record.attempt_count), (&State::Settled(outcome.clone()), 1));
+            let census = counted(&*store).await;
+            assert_eq!((census.accepted + census.deferred + census.refused, census.in_doubt), (1, 0));
+            assert_eq!(store.sweep(at(1).plus(WINDOW), 10).await.unwrap(), 0);
+            assert_eq!(store.sweep(at(2).plus(WINDOW), 10).await.unwrap(), 1);
+            store.close().await.unwrap();
+        }
+    }
 }
 
 pub(crate) async fn in_doubt_follows_the_slot(engine: &dyn Engine) {

@@ -10,8 +10,8 @@ use ::sled::{Config, Db, Error};
 
 use super::super::StoreFault;
 
-/// sled's pages kept in memory, in octets.
-const CACHE: u64 = 128 * 1024 * 1024;
+/// sled's pages kept in memory, in octets; docs/growth.md says what it costs.
+const CACHE: u64 = 32 * 1024 * 1024;
 
 /// sled's file for its settings, which it never syncs.
 const SETTINGS: &str = "conf";
