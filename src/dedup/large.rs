@@ -57,3 +57,34 @@ async fn free(buffer: Arc<Mutex<Buffer>>) {
         *buffer = Buffer::default();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::message::{Budget, Spool};
+
+    #[tokio::test(start_paused = true)]
+    async fn the_memory_is_kept_while_it_serves_and_no_longer() {
+        let spooled = async |memory_limit| {
+            let mut spool = Spool::new(Budget::new(1 << 20), memory_limit);
+            spool.buffer(2000).extend_from_slice(&b"Subject: x\r\n\r\n".repeat(100));
+            spool.settle().await.unwrap();
+            spool.finish().await.unwrap()
+        };
+        let (in_memory, in_file) = (spooled(10_000).await, spooled(100).await);
+        assert!(in_memory.is_in_memory() && !in_file.is_in_memory());
+
+        let large = Large::default();
+        let of = async |content| large.fingerprint(content, &Exclude::default()).await.unwrap();
+        let octets = async || large.0.lock().await.octets.len();
+        let found = of(&in_memory).await;
+        assert_eq!(octets().await, 0);
+        assert_eq!(of(&in_file).await, found);
+        sleep(KEPT / 2).await;
+        assert_eq!(of(&in_file).await, found);
+        sleep(KEPT * 3 / 4).await;
+        assert!(octets().await > 0, "used a moment ago");
+        sleep(KEPT).await;
+        assert_eq!(octets().await, 0);
+    }
+}
