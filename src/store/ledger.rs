@@ -29,6 +29,7 @@ mod listing;
 mod mend;
 mod recent;
 mod recovery;
+mod takeover;
 #[cfg(test)]
 mod tests;
 
@@ -45,19 +46,15 @@ use recent::Recent;
 
 use super::record::key_mark;
 use super::{
-    ClaimId, ClaimRequest, Claimed, Commit, Marks, Outcome, Record, Settlement, Slot, State, StateName,
-    StoreFault, Token, counts,
+    ClaimId, ClaimRequest, Claimed, Commit, Marks, Record, Settlement, Slot, State, StateName, StoreFault,
+    Token, counts,
 };
 use crate::clock::Timestamp;
 use crate::planted::{self, Bug};
-use crate::smtp::reply::Reply;
 
 /// How long after its lease a pending claim is still kept for a holder who may
 /// yet come back. Only then does a sweep forget it.
 const ABANDONED: Duration = Duration::from_secs(3600);
-
-const TAKEN_OVER: &str =
-    "4.4.2 [IN-DOUBT] another message took the key over before the upstream's answer; it may have been sent";
 
 /// The claims of one store.
 #[derive(Debug)]
@@ -147,32 +144,6 @@ impl<B: Backend> Ledger<B> {
         record.touch(request.at, &slot.client, touch);
         self.backend.put(&record)?;
         Ok(verdict.answer(record))
-    }
-
-    /// What is held is to be the slot's: claimed again by its own token, or
-    /// taken over in a conflict.
-    fn claim_over(&mut self, request: &ClaimRequest, slot: &Slot) -> Result<Claimed, StoreFault> {
-        let id = &slot.id;
-        if self.held.is_pending(id, request.token) {
-            let under = self.uncover(id).and_then(|held| held.under);
-            let stored = self.backend.get(id)?.filter(|record| !expired(record, request.at));
-            return Ok(self.begin(request, slot, stored, under));
-        }
-        let Some(mut held) = self.held.get_mut(id).cloned() else { return self.claim_stored(request, slot) };
-        if let State::Committing { holder } = held.record.state {
-            // A doubt from here on, even if the new claim is given up: else
-            // nobody might be left to end this one. Its holder may still know
-            // better: see `correct`.
-            self.overtaken.remember(*id, holder);
-            end(&mut held.record, request.at, Outcome::InDoubt(Reply::new(451, TAKEN_OVER)));
-            self.write_end(&held, true)?;
-            self.lift(id);
-            held.under = Some(Under::of(&held.record));
-            self.figures.uncovered(id, held.under.as_ref());
-        } else {
-            self.uncover(id);
-        }
-        Ok(self.begin(request, slot, Some(held.record), held.under))
     }
 
     fn begin(
@@ -283,32 +254,6 @@ impl<B: Backend> Ledger<B> {
         Ok(())
     }
 
-    /// What became of a claim that was taken over takes the place of the doubt
-    /// that was left for it, if that is there still. Whether it was.
-    fn correct(&mut self, token: Token, at: Timestamp, settlement: &Settlement) -> Result<bool, StoreFault> {
-        let id = &settlement.id;
-        if !self.overtaken.by(id, token) {
-            return Ok(false);
-        }
-        let Some(mut record) = self.backend.get(id)?.filter(is_taken_over) else { return Ok(false) };
-        let doubt = Under::of(&record);
-        record.attempts.pop();
-        record.attempt_count -= 1;
-        record.upstream.clone_from(&settlement.upstream);
-        record.marks.clone_from(&settlement.marks);
-        end(&mut record, at, settlement.outcome.clone());
-        self.write_settled(&record, doubt.mark, Some(&doubt))?;
-        self.remove_stale(&record, doubt.mark, Some(&doubt))?;
-        match self.held.get_mut(id) {
-            Some(held) => held.under = Some(Under::of(&record)),
-            None => {
-                self.figures.hidden(id, doubt.state, &doubt.tenant);
-                self.figures.shown(id, record.state.name(), &record.tenant);
-            }
-        }
-        Ok(true)
-    }
-
     fn already_settled(&self, token: Token, settlement: &Settlement) -> Result<bool, StoreFault> {
         if !self.settled.by(&settlement.id, token) || self.held.get(&settlement.id).is_some() {
             return Ok(false);
@@ -414,11 +359,6 @@ impl<B: Backend> Ledger<B> {
 /// An expired record is absent for every purpose, swept or not.
 fn expired(record: &Record, now: Timestamp) -> bool {
     !planted::is(Bug::ExpiryIgnored) && indexed_expiry(record).is_some_and(|expires| expires <= now)
-}
-
-/// Whether a record is the doubt about a claim that was taken over.
-fn is_taken_over(record: &Record) -> bool {
-    matches!(&record.state, State::Settled(Outcome::InDoubt(reply)) if *reply == Reply::new(451, TAKEN_OVER))
 }
 
 /// When a record expires; only settled ones do.

@@ -10,7 +10,7 @@ use super::super::contract::{
 use super::super::memory::MapBackend;
 use super::*;
 use crate::config::OnConflict;
-use crate::store::{Census, Change, Count, Imported, Query, Resolution, Selection, StateName};
+use crate::store::{Census, Change, Count, Imported, Outcome, Query, Resolution, Selection, StateName};
 
 const EVERYTHING: IdRange = (Bound::Unbounded, Bound::Unbounded);
 
