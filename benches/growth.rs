@@ -5,13 +5,16 @@
 //!     cargo bench --bench growth -- start DIRECTORY kept|cold|rebuilt|cold-rebuilt
 //!     cargo bench --bench growth -- traffic DIRECTORY CLAIMS
 //!     cargo bench --bench growth -- sweep DIRECTORY CLAIMS
+//!     cargo bench --bench growth -- churn DIRECTORY
 //!
 //! `fill` makes claims that were settled evenly over the last seven days, so
 //! that a seventh expires within the next. `start` opens the store until it has
 //! answered a claim: `cold` with nothing of it in the kernel's cache, `rebuilt`
 //! from the log alone, as the first after a long run has to. `traffic` counts
 //! the store under way, and then claims, looks up and finds by key. `sweep`
-//! lets a day pass at once. Each prints `name value` lines.
+//! lets a day pass at once. Each prints `name value` lines. `churn`, which
+//! `bench/growth` leaves out, tells what becomes of the disk when claims become
+//! fewer: for a minute 3,500 a second, then 1,000, each gone after 25 seconds.
 
 mod load;
 
@@ -21,12 +24,14 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use load::{ACCEPTED, Failure, Took, key, percentile, request, send, slot, splitmix};
+use load::{ACCEPTED, Failure, Took, key, percentile, request, send, send_one, slot, splitmix};
 use mailonce::clock::{Clock, SystemClock, Timestamp};
 use mailonce::smtp::reply::Reply;
 use mailonce::store::sled::SledStore;
 use mailonce::store::sweeper::sweep_forever;
-use mailonce::store::{Attempt, Claimed, Marks, Outcome, Query, Record, Selection, State, Store, Token};
+use mailonce::store::{
+    Attempt, Claimed, Marks, Outcome, Query, Record, Selection, Slot, State, Store, Token,
+};
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 const CELL: Duration = Duration::from_secs(4);
@@ -46,6 +51,7 @@ fn main() -> Result<(), Failure> {
         ["start", dir, how] => runtime.block_on(start(dir.as_ref(), how)),
         ["traffic", dir, claims] => runtime.block_on(traffic(dir.as_ref(), claims.parse()?)),
         ["sweep", dir, claims] => runtime.block_on(sweep(dir.as_ref(), claims.parse()?)),
+        ["churn", dir] => runtime.block_on(churn(dir.as_ref())),
         // `cargo bench` without any.
         _ => {
             println!("run bench/growth");
@@ -97,6 +103,11 @@ fn files(dir: &Path) -> Result<Vec<File>, Failure> {
     Ok(files)
 }
 
+/// What they take on the disk, in pieces of 512 octets.
+fn blocks(dir: &Path) -> Result<u64, Failure> {
+    files(dir)?.iter().map(|file| Ok(file.metadata()?.blocks())).sum()
+}
+
 /// A call may take as long as it takes: a figure is wanted, no fault.
 fn open(dir: &Path) -> Result<SledStore, Failure> {
     Ok(SledStore::open(dir, 0, SystemClock.now())?.0.with_deadline(DAY))
@@ -115,8 +126,7 @@ async fn fill(dir: &Path, claims: u64) -> Result<(), Failure> {
     say("fill s", seconds(begin.elapsed()));
     say_resident("fill resident MiB")?;
     store.close().await?;
-    let blocks: u64 =
-        files(dir)?.iter().map(|file| Ok(file.metadata()?.blocks())).sum::<Result<_, Failure>>()?;
+    let blocks = blocks(dir)?;
     say("disk MiB", number(blocks * 512) / 1024.0 / 1024.0);
     say("disk bytes a claim", number(blocks * 512) / number(claims.max(1)));
     Ok(())
@@ -298,5 +308,36 @@ async fn sweep(dir: &Path, claims: u64) -> Result<(), Failure> {
     say_writing("sweep", took, span);
     say_resident("sweep resident MiB")?;
     store.close().await?;
+    Ok(())
+}
+
+/// Three minutes of claims that come and go, with the sweeper beside.
+async fn churn(dir: &Path) -> Result<(), Failure> {
+    const SPAN: Duration = Duration::from_secs(180);
+    let store: Arc<dyn Store> = Arc::new(open(dir)?);
+    let sweeper = tokio::spawn(sweep_forever(Arc::clone(&store), Arc::new(SystemClock)));
+    let begin = Instant::now();
+    for writer in 0..16 {
+        let store = Arc::clone(&store);
+        tokio::spawn(async move { come_and_go(&*store, writer << 48, begin).await });
+    }
+    while begin.elapsed() < SPAN {
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        let claims = store.census().await?.accepted;
+        println!("{:.0} s: {claims} claims, {} MiB", seconds(begin.elapsed()), blocks(dir)? / 2048);
+    }
+    sweeper.abort();
+    store.close().await?;
+    Ok(())
+}
+
+/// A sixteenth of the churn.
+async fn come_and_go(store: &dyn Store, first: u64, begin: Instant) -> Result<(), Failure> {
+    for attempt in first.. {
+        let rate = if begin.elapsed() < Duration::from_secs(60) { 3500 } else { 1000 };
+        tokio::time::sleep(Duration::from_secs(16) / rate).await;
+        let slot = Slot { window: Duration::from_secs(25), ..slot(attempt) };
+        send_one(store, Token { owner: 1, attempt }, slot).await?;
+    }
     Ok(())
 }

@@ -28,22 +28,25 @@ pub(crate) async fn send(store: &dyn Store, span: Duration) -> Result<Vec<Took>,
     let (first, begin, mut took) = (unused(), Instant::now(), Vec::new());
     while begin.elapsed() < span {
         let attempt = first.wrapping_add(took.len() as u64);
-        let (token, now) = (Token { owner: 1, attempt }, SystemClock.now());
-        let slot = slot(attempt);
-        let id = slot.id;
-        let start = Instant::now();
-        let claimed = store.claim(request(token, slot)).await?;
-        let claim = start.elapsed();
-        if !matches!(claimed.first(), Some(Claimed::New { .. })) {
-            return Err("an id was claimed twice".into());
-        }
-        store.commit(token, vec![id.into()], now).await?;
-        took.push(Took { claim, commit: start.elapsed() - claim });
-        let outcome = Outcome::Accepted(Reply::new(250, ACCEPTED));
-        let settlement =
-            Settlement { id, outcome, upstream: "mx.example.net:25".into(), marks: Marks::default() };
-        store.settle(token, now, vec![settlement], Durability::Soon).await?;
+        took.push(send_one(store, Token { owner: 1, attempt }, slot(attempt)).await?);
     }
+    Ok(took)
+}
+
+/// One message's life.
+pub(crate) async fn send_one(store: &dyn Store, token: Token, slot: Slot) -> Result<Took, Failure> {
+    let (id, now, start) = (slot.id, SystemClock.now(), Instant::now());
+    let claimed = store.claim(request(token, slot)).await?;
+    let claim = start.elapsed();
+    if !matches!(claimed.first(), Some(Claimed::New { .. })) {
+        return Err("an id was claimed twice".into());
+    }
+    store.commit(token, vec![id.into()], now).await?;
+    let took = Took { claim, commit: start.elapsed() - claim };
+    let outcome = Outcome::Accepted(Reply::new(250, ACCEPTED));
+    let settlement =
+        Settlement { id, outcome, upstream: "mx.example.net:25".into(), marks: Marks::default() };
+    store.settle(token, now, vec![settlement], Durability::Soon).await?;
     Ok(took)
 }
 
