@@ -311,33 +311,42 @@ async fn sweep(dir: &Path, claims: u64) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Three minutes of claims that come and go, with the sweeper beside.
+/// How many claims a second, and for how long.
+const CHURN: [(u32, Duration); 2] = [(3500, Duration::from_secs(60)), (1000, Duration::from_secs(120))];
+const CHURNERS: u32 = 16;
+
+/// Claims that come and go, with the sweeper beside.
 async fn churn(dir: &Path) -> Result<(), Failure> {
-    const SPAN: Duration = Duration::from_secs(180);
     let store: Arc<dyn Store> = Arc::new(open(dir)?);
     let sweeper = tokio::spawn(sweep_forever(Arc::clone(&store), Arc::new(SystemClock)));
-    let begin = Instant::now();
-    for writer in 0..16 {
-        let store = Arc::clone(&store);
-        tokio::spawn(async move { come_and_go(&*store, writer << 48, begin).await });
-    }
-    while begin.elapsed() < SPAN {
-        tokio::time::sleep(Duration::from_secs(10)).await;
+    let churners = (0..CHURNERS).map(|churner| tokio::spawn(come_and_go(Arc::clone(&store), churner)));
+    let churners: Vec<_> = churners.collect();
+    let (begin, mut look) = (Instant::now(), tokio::time::interval(Duration::from_secs(10)));
+    while !churners.iter().all(tokio::task::JoinHandle::is_finished) {
+        look.tick().await;
         let claims = store.census().await?.accepted;
         println!("{:.0} s: {claims} claims, {} MiB", seconds(begin.elapsed()), blocks(dir)? / 2048);
+    }
+    for churner in churners {
+        churner.await??;
     }
     sweeper.abort();
     store.close().await?;
     Ok(())
 }
 
-/// A sixteenth of the churn.
-async fn come_and_go(store: &dyn Store, first: u64, begin: Instant) -> Result<(), Failure> {
-    for attempt in first.. {
-        let rate = if begin.elapsed() < Duration::from_secs(60) { 3500 } else { 1000 };
-        tokio::time::sleep(Duration::from_secs(16) / rate).await;
-        let slot = Slot { window: Duration::from_secs(25), ..slot(attempt) };
-        send_one(store, Token { owner: 1, attempt }, slot).await?;
+/// A sixteenth of the churn, at its rate however long one takes.
+async fn come_and_go(store: Arc<dyn Store>, churner: u32) -> Result<(), Failure> {
+    let mut attempt = u64::from(churner) << 48;
+    for (rate, span) in CHURN {
+        let (begin, mut pace) =
+            (Instant::now(), tokio::time::interval(Duration::from_secs(1) * CHURNERS / rate));
+        while begin.elapsed() < span {
+            pace.tick().await;
+            let slot = Slot { window: Duration::from_secs(25), ..slot(attempt) };
+            send_one(&*store, Token { owner: 1, attempt }, slot).await?;
+            attempt += 1;
+        }
     }
     Ok(())
 }

@@ -15,6 +15,9 @@ use super::headers::MAX_SECTION;
 /// changes of thread.
 const FILE_BLOCK: usize = 256 * 1024;
 
+/// The longest header section that is taken, and the empty line.
+const MAX_HEAD: usize = MAX_SECTION + 2;
+
 /// What a buffer for a whole message is asked for as at least, of which only
 /// what is used is ever resident. glibc gives a buffer above 32 MiB back to the
 /// system when it is freed, always. Each smaller one that it gives back makes it
@@ -192,9 +195,9 @@ impl Spool {
             return Ok(Content { kept: Kept::Memory(bytes), _share: Arc::new(self.share) });
         };
         let reader = file.clone();
+        let most = usize::try_from(len).map_or(MAX_HEAD, |len| len.min(MAX_HEAD));
         let head = tokio::task::spawn_blocking(move || {
-            let mut head =
-                vec![0; MAX_SECTION.saturating_add(2).min(usize::try_from(len).unwrap_or(usize::MAX))];
+            let mut head = vec![0; most];
             reader.read_exact_at(&mut head, 0).map(|()| head)
         });
         let head = head.await.map_err(io::Error::other).flatten().map_err(NoRoom::File)?;
