@@ -48,3 +48,10 @@ pub struct Census {
     /// was not counted yet is missing here.
     pub complete: bool,
 }
+
+impl Census {
+    /// Claims in any state.
+    pub fn all(&self) -> u64 {
+        self.pending + self.committing + self.accepted + self.deferred + self.refused + self.in_doubt
+    }
+}

@@ -42,7 +42,7 @@ impl SimulatedStore {
         let mut ledger = Ledger::new(Cache::over(disk));
         ledger.recover(now).unwrap();
         ledger.checkpoint().unwrap();
-        while ledger.count_some(1000).unwrap() == Progress::Counting {}
+        while ledger.count_some(1000).unwrap() == Progress::Unfinished {}
         let (jobs, inbox) = mpsc::unbounded_channel();
         let life = Life::new(0);
         let writer = Writer { ledger, plan, random, life: life.clone(), dirty: None, fault: None };

@@ -3,6 +3,7 @@
 use std::ops::Bound;
 
 use super::super::{ClaimId, Count, Record, StoreFault};
+use super::Progress;
 use crate::clock::Timestamp;
 
 /// The ids from one bound to the other. Never one that ends before it starts.
@@ -85,4 +86,12 @@ pub trait Backend: Send + 'static {
     /// The same, and does what was put off for the sake of speed; to be called
     /// now and then.
     fn checkpoint(&mut self) -> Result<(), StoreFault>;
+
+    /// A slice of the work that gives the room of what is gone back to the disk,
+    /// `most` entries at once, where it holds `claims` in all and `spare` octets
+    /// of the disk may be used. A backend that has none needs none.
+    fn compact(&mut self, claims: u64, spare: u64, most: usize) -> Result<Progress, StoreFault> {
+        let _ = (claims, spare, most);
+        Ok(Progress::Complete)
+    }
 }

@@ -23,12 +23,12 @@ pub(super) struct Figures {
     passed: Option<ClaimId>,
 }
 
-/// How far the count of an opened store is.
+/// How far a work is that goes on in slices.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Progress {
-    /// More is to be counted.
-    Counting,
-    /// Everything is.
+    /// There is more to do.
+    Unfinished,
+    /// There is not.
     Complete,
 }
 
@@ -114,6 +114,15 @@ impl<B: Backend> Ledger<B> {
         self.figures.census
     }
 
+    /// A slice of what waits for nobody, `most` records at once: first the
+    /// census, then [`Backend::compact`], with `spare` octets of the disk.
+    pub fn tend(&mut self, spare: u64, most: usize) -> Result<Progress, StoreFault> {
+        match self.count_some(most)? {
+            Progress::Complete => self.backend.compact(self.figures.census.all(), spare, most),
+            Progress::Unfinished => Ok(Progress::Unfinished),
+        }
+    }
+
     /// Counts up to `most` more of the records that were there at the opening,
     /// and enters their keys into the index where an earlier version left none.
     /// What was settled under a clock that ran ahead is remembered for its
@@ -137,7 +146,7 @@ impl<B: Backend> Ledger<B> {
             self.backend.checkpoint()?;
         }
         if records.len() == most {
-            return Ok(Progress::Counting);
+            return Ok(Progress::Unfinished);
         }
         if !indexed {
             self.backend.set_indexed()?;

@@ -7,21 +7,19 @@ use std::ops::Bound;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use ::sled::{Db, IVec, Tree};
+use ::sled::IVec;
 
-use super::super::ledger::{Backend, IdRange};
+use super::super::ledger::{Backend, IdRange, Progress};
 use super::super::record::key_mark;
 use super::super::worker::Poison;
 use super::super::{ClaimId, Count, Record, StoreFault};
 use super::codec;
+use super::compaction::{self, Compactor, Step};
 use super::keys;
 use super::log::{CommitLog, Serial};
 use super::open::Opened;
+use super::trees::{Kind, Trees};
 use crate::clock::Timestamp;
-
-/// There where every record has its entry in the index of keys. A store that an
-/// earlier version made lacks it until all of that is entered.
-const INDEXED: &[u8] = b"keys indexed";
 
 /// Octets that sled may be given before its file is synced. It uses a segment of
 /// half a mebibyte again once what was in it is written elsewhere, without
@@ -38,21 +36,11 @@ const ENTRY: usize = 96;
 /// they are taken back only when sled has what ended them for good.
 #[derive(Debug)]
 pub(super) struct SledBackend {
-    /// id -> settled record
-    claims: Tree,
-    /// expiry in milliseconds, big-endian, then id -> nothing
-    expiry: Tree,
-    /// mark of the key, big-endian, then id -> nothing
-    keys: Tree,
-    /// hour, tenant, rule -> tally; see [`keys::count`]
-    counts: Tree,
-    /// Its own tree holds what is known of the others: [`INDEXED`].
-    db: Db,
-    /// Every record has its entry in `keys`.
+    trees: Trees,
+    compactor: Compactor,
+    /// Every record has its entry in the index of keys.
     indexed: bool,
-    /// sled's data file.
-    data: File,
-    /// Octets that sled was given since that was synced.
+    /// Octets that sled was given since its data file was synced.
     unsynced: usize,
     commits: CommitLog,
     /// What the commit log holds, by id: more than one where a crash came
@@ -68,8 +56,14 @@ pub(super) struct SledBackend {
 }
 
 impl SledBackend {
-    /// The trees of `opened` and what the commit log in `path` has open.
-    pub(super) fn new(opened: Opened, path: &Path, poison: Arc<Poison>) -> Result<Self, StoreFault> {
+    /// The trees of `opened` and what the commit log in `path` has open. Its
+    /// file is compacted only where it has more than `floor` octets.
+    pub(super) fn new(
+        opened: Opened,
+        path: &Path,
+        floor: u64,
+        poison: Arc<Poison>,
+    ) -> Result<Self, StoreFault> {
         let Opened { db, data, lock } = opened;
         let failed = |error: &dyn std::fmt::Display| StoreFault::Failed(failure(path, error));
         let (commits, left) = CommitLog::open(path).map_err(|error| failed(&error))?;
@@ -78,15 +72,11 @@ impl SledBackend {
             let id = codec::decode(&bytes).map_err(|why| failed(&why))?.id;
             open.entry(id).or_default().push((serial, bytes));
         }
-        let tree = |name: &str| db.open_tree(name).map_err(|error| failed(&error));
+        let trees = Trees::of(db, data).map_err(|error| failed(&error))?;
         let mut backend = Self {
-            claims: tree("claims")?,
-            expiry: tree("expiry")?,
-            keys: tree("keys")?,
-            counts: tree("counts")?,
-            indexed: db.contains_key(INDEXED).map_err(|error| failed(&error))?,
-            db,
-            data,
+            indexed: trees.is_indexed().map_err(|error| failed(&error))?,
+            trees,
+            compactor: Compactor::new(path, floor),
             unsynced: 0,
             commits,
             open,
@@ -95,7 +85,7 @@ impl SledBackend {
             poison,
             _lock: lock,
         };
-        if !backend.indexed && backend.claims.is_empty() {
+        if !backend.indexed && backend.trees.tree(Kind::Claims).is_empty() {
             backend.set_indexed()?;
         }
         for (serial, bytes) in left.settled {
@@ -115,16 +105,27 @@ impl SledBackend {
         }
         self.add_key(key_mark(&record.key), &record.id)?;
         self.add_expiry(record.expires, &record.id)?;
-        let octets = bytes.len();
-        self.claims.insert(record.id.0, bytes).map_err(|error| self.broken(&error))?;
-        self.given(octets)
+        self.insert(Kind::Claims, &record.id.0, bytes)
+    }
+
+    fn insert(&mut self, kind: Kind, key: &[u8], value: impl Into<IVec>) -> Result<(), StoreFault> {
+        let value = value.into();
+        self.trees.tree(kind).insert(key, &value).map_err(|error| self.broken(&error))?;
+        self.compactor.insert(kind, key, &value);
+        self.given(value.len())
+    }
+
+    fn take(&mut self, kind: Kind, key: &[u8]) -> Result<(), StoreFault> {
+        self.trees.tree(kind).remove(key).map_err(|error| self.broken(&error))?;
+        self.compactor.remove(kind, key);
+        self.given(0)
     }
 
     /// Has sled put everything on stable storage: its flush stops at the
     /// operating system's cache.
     fn flush(&mut self) -> Result<(), StoreFault> {
-        self.db.flush().map_err(|error| self.broken(&error))?;
-        self.data.sync_data().map_err(|error| self.unwritable(&error))?;
+        self.trees.flush().map_err(|error| self.broken(&error))?;
+        self.trees.sync().map_err(|error| self.unwritable(&error))?;
         self.unsynced = 0;
         Ok(())
     }
@@ -147,15 +148,15 @@ impl SledBackend {
         written.map_err(|error| self.unwritable(&error))
     }
 
-    /// As an earlier version left it. False where that failed.
     #[cfg(test)]
     pub(super) fn forget_index(&mut self) -> bool {
-        self.keys.clear().is_ok() && self.db.remove(INDEXED).is_ok() && self.flush().is_ok()
+        self.trees.forget_index()
     }
 
     #[cfg(test)]
     pub(super) fn has_entries(&self) -> bool {
-        !self.claims.is_empty() && self.keys.len() == self.claims.len()
+        let len = |kind| self.trees.tree(kind).len();
+        len(Kind::Claims) > 0 && len(Kind::Keys) == len(Kind::Claims)
     }
 
     /// For a failed write: ends all use of the store.
@@ -194,7 +195,8 @@ fn bytes((from, to): IdRange) -> (Bound<[u8; 32]>, Bound<[u8; 32]>) {
 
 impl Backend for SledBackend {
     fn get(&self, id: &ClaimId) -> Result<Option<Record>, StoreFault> {
-        let Some(bytes) = self.claims.get(id.0).map_err(|error| self.broken(&error))? else {
+        let Some(bytes) = self.trees.tree(Kind::Claims).get(id.0).map_err(|error| self.broken(&error))?
+        else {
             return Ok(None);
         };
         codec::decode(&bytes).map(Some).map_err(|why| self.unreadable(&format!("{why} (claim {id})")))
@@ -202,10 +204,8 @@ impl Backend for SledBackend {
 
     fn put(&mut self, record: &Record) -> Result<(), StoreFault> {
         let bytes = self.encode(record)?;
-        let octets = bytes.len();
         self.ended.push(self.commits.append_settled(&bytes));
-        self.claims.insert(record.id.0, bytes).map_err(|error| self.broken(&error))?;
-        self.given(octets)
+        self.insert(Kind::Claims, &record.id.0, bytes)
     }
 
     /// Not before the commit log knows that it ended.
@@ -213,13 +213,12 @@ impl Backend for SledBackend {
         if !self.ended.is_empty() {
             self.checkpoint()?;
         }
-        self.claims.remove(id.0).map_err(|error| self.broken(&error))?;
-        self.given(0)
+        self.take(Kind::Claims, &id.0)
     }
 
     fn range(&self, ids: IdRange, most: usize) -> Result<Vec<Record>, StoreFault> {
         let mut records = Vec::new();
-        for entry in self.claims.range(bytes(ids)) {
+        for entry in self.trees.tree(Kind::Claims).range(bytes(ids)) {
             if records.len() == most {
                 break;
             }
@@ -233,37 +232,33 @@ impl Backend for SledBackend {
     }
 
     fn add_expiry(&mut self, at: Timestamp, id: &ClaimId) -> Result<(), StoreFault> {
-        self.expiry.insert(keys::expiry(at, id), &[]).map_err(|error| self.broken(&error))?;
-        self.given(0)
+        self.insert(Kind::Expiry, &keys::expiry(at, id), &[])
     }
 
     fn remove_expiry(&mut self, at: Timestamp, id: &ClaimId) -> Result<(), StoreFault> {
-        self.expiry.remove(keys::expiry(at, id)).map_err(|error| self.broken(&error))?;
-        self.given(0)
+        self.take(Kind::Expiry, &keys::expiry(at, id))
     }
 
     fn due(&self, now: Timestamp, most: usize) -> Result<Vec<(Timestamp, ClaimId)>, StoreFault> {
         let last = keys::expiry(now, &ClaimId([0xff; 32]));
-        let keys = self.expiry.range(..=last).keys().take(most);
+        let keys = self.trees.tree(Kind::Expiry).range(..=last).keys().take(most);
         let keys: Vec<IVec> = keys.collect::<Result<_, _>>().map_err(|error| self.broken(&error))?;
         Ok(keys.iter().filter_map(keys::parse_expiry).collect())
     }
 
     fn add_key(&mut self, mark: u64, id: &ClaimId) -> Result<(), StoreFault> {
-        self.keys.insert(keys::marked(mark, id), &[]).map_err(|error| self.broken(&error))?;
-        self.given(0)
+        self.insert(Kind::Keys, &keys::marked(mark, id), &[])
     }
 
     fn remove_key(&mut self, mark: u64, id: &ClaimId) -> Result<(), StoreFault> {
-        self.keys.remove(keys::marked(mark, id)).map_err(|error| self.broken(&error))?;
-        self.given(0)
+        self.take(Kind::Keys, &keys::marked(mark, id))
     }
 
     fn keyed(&self, mark: u64, after: Option<&ClaimId>, most: usize) -> Result<Vec<ClaimId>, StoreFault> {
         let first = Bound::Included(keys::marked(mark, &ClaimId::FIRST));
         let from = after.map_or(first, |id| Bound::Excluded(keys::marked(mark, id)));
         let to = Bound::Included(keys::marked(mark, &ClaimId::LAST));
-        let found = self.keys.range((from, to)).keys().take(most);
+        let found = self.trees.tree(Kind::Keys).range((from, to)).keys().take(most);
         let found: Vec<IVec> = found.collect::<Result<_, _>>().map_err(|error| self.broken(&error))?;
         Ok(found.iter().filter_map(keys::parse_marked).collect())
     }
@@ -273,7 +268,7 @@ impl Backend for SledBackend {
     }
 
     fn set_indexed(&mut self) -> Result<(), StoreFault> {
-        self.db.insert(INDEXED, &[]).map_err(|error| self.broken(&error))?;
+        self.trees.set_indexed().map_err(|error| self.broken(&error))?;
         self.indexed = true;
         Ok(())
     }
@@ -281,19 +276,18 @@ impl Backend for SledBackend {
     fn add_count(&mut self, delta: &Count) -> Result<(), StoreFault> {
         let key = keys::count(delta);
         let mut tally = delta.tally;
-        if let Some(before) = self.counts.get(&key).map_err(|error| self.broken(&error))? {
+        if let Some(before) = self.trees.tree(Kind::Counts).get(&key).map_err(|error| self.broken(&error))? {
             tally += codec::decode_tally(&before).map_err(|why| self.unreadable(&why))?;
         }
         let tally = codec::encode_tally(&tally).map_err(|why| self.unreadable(&why))?;
-        self.counts.insert(key, tally).map_err(|error| self.broken(&error))?;
-        self.given(0)
+        self.insert(Kind::Counts, &key, tally)
     }
 
     fn counts(&self, from: u64, after: Option<&Count>, most: usize) -> Result<Vec<Count>, StoreFault> {
         let first = Bound::Included(from.to_be_bytes().to_vec());
         let from = after.map_or(first, |after| Bound::Excluded(keys::count(after)));
         let mut counts = Vec::new();
-        for entry in self.counts.range((from, Bound::Unbounded)).take(most) {
+        for entry in self.trees.tree(Kind::Counts).range((from, Bound::Unbounded)).take(most) {
             let (key, tally) = entry.map_err(|error| self.broken(&error))?;
             let tally = codec::decode_tally(&tally).map_err(|why| self.unreadable(&why))?;
             let count = keys::parse_count(&key, tally);
@@ -303,11 +297,10 @@ impl Backend for SledBackend {
     }
 
     fn remove_counts(&mut self, before: u64, most: usize) -> Result<(), StoreFault> {
-        let old = self.counts.range(..before.to_be_bytes().to_vec()).keys().take(most);
+        let old = self.trees.tree(Kind::Counts).range(..before.to_be_bytes().to_vec()).keys().take(most);
         let old: Vec<IVec> = old.collect::<Result<_, _>>().map_err(|error| self.broken(&error))?;
         for key in old {
-            self.counts.remove(key).map_err(|error| self.broken(&error))?;
-            self.given(0)?;
+            self.take(Kind::Counts, &key)?;
         }
         Ok(())
     }
@@ -341,5 +334,22 @@ impl Backend for SledBackend {
             self.commits.append_ended(serial);
         }
         self.write_commits()
+    }
+
+    fn compact(&mut self, claims: u64, spare: u64, most: usize) -> Result<Progress, StoreFault> {
+        if !self.indexed {
+            return Ok(Progress::Complete);
+        }
+        match self.compactor.go_on(&self.trees, claims, spare, most) {
+            Step::Resting => Ok(Progress::Complete),
+            Step::Copying => Ok(Progress::Unfinished),
+            Step::Copied(copy) => {
+                let trees = self.compactor.put_in_place(*copy).map_err(|error| self.unwritable(&error))?;
+                let old = std::mem::replace(&mut self.trees, trees);
+                compaction::let_go(old);
+                self.unsynced = 0;
+                Ok(Progress::Complete)
+            }
+        }
     }
 }

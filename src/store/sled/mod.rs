@@ -12,11 +12,13 @@
 
 mod backend;
 mod codec;
+mod compaction;
 mod keys;
 mod log;
 mod open;
 #[cfg(test)]
 mod tests;
+mod trees;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -30,9 +32,26 @@ use backend::SledBackend;
 /// Claims in a directory that this process alone has open.
 pub use super::worker::Worker as SledStore;
 
+/// What a store may take of its disk.
+#[derive(Clone, Copy, Debug)]
+pub struct Space {
+    /// Octets: nothing new is claimed while less is free.
+    pub reserve: u64,
+    /// Octets: while the file has no more, it is left alone, whatever is waste
+    /// in it.
+    pub floor: u64,
+}
+
+impl From<u64> for Space {
+    /// The usual, with this reserve.
+    fn from(reserve: u64) -> Self {
+        Self { reserve, floor: compaction::FLOOR }
+    }
+}
+
 impl SledStore {
-    /// Opens or creates the store in `path`, for relaying, with nothing new
-    /// claimed while its disk has less than `reserve` octets. What was being
+    /// Opens or creates the store in `path`, for relaying, within `space`: often
+    /// just what is kept free, in octets. What was being
     /// committed when the last process ended is in doubt from `at` on; those
     /// records come with the store, to be logged, and are durable.
     ///
@@ -40,28 +59,33 @@ impl SledStore {
     /// blocking work. Fails with [`StoreFault::Locked`] while another process
     /// has the store open, else with [`StoreFault::Failed`] and a text that
     /// names the path and a remedy.
-    pub fn open(path: &Path, reserve: u64, at: Timestamp) -> Result<(Self, Vec<Record>), StoreFault> {
-        Self::start(path, reserve, Some(at))
+    pub fn open(
+        path: &Path,
+        space: impl Into<Space>,
+        at: Timestamp,
+    ) -> Result<(Self, Vec<Record>), StoreFault> {
+        Self::start(path, space.into(), Some(at))
     }
 
     /// The same for looking and mending, as `keys list` does: what was being
     /// committed stays so, for the next [`SledStore::open`] to find.
     pub fn open_without_recovery(path: &Path) -> Result<Self, StoreFault> {
-        Ok(Self::start(path, 0, None)?.0)
+        Ok(Self::start(path, 0.into(), None)?.0)
     }
 
     fn start(
         path: &Path,
-        reserve: u64,
+        space: Space,
         recover_at: Option<Timestamp>,
     ) -> Result<(Self, Vec<Record>), StoreFault> {
         let poison = Arc::new(Poison::default());
-        let mut ledger = Ledger::new(SledBackend::new(open::open(path)?, path, Arc::clone(&poison))?);
+        let backend = SledBackend::new(open::open(path)?, path, space.floor, Arc::clone(&poison))?;
+        let mut ledger = Ledger::new(backend);
         let doubtful = match recover_at {
             Some(at) => ledger.recover(at)?,
             None => ledger.load().map(|()| Vec::new())?,
         };
         ledger.checkpoint()?;
-        Ok((Self::over(ledger, poison, Room::on_disk(path.to_owned(), reserve))?, doubtful))
+        Ok((Self::over(ledger, poison, Room::on_disk(path.to_owned(), space.reserve))?, doubtful))
     }
 }

@@ -9,12 +9,21 @@ use std::time::Duration;
 use ::sled::{Config, Db, Error};
 
 use super::super::StoreFault;
+use super::trees::Trees;
 
 /// sled's pages kept in memory, in octets; docs/growth.md says what it costs.
 const CACHE: u64 = 32 * 1024 * 1024;
 
 /// sled's file for its settings, which it never syncs.
 const SETTINGS: &str = "conf";
+
+/// sled's file for everything else, and its directory for what has no place in
+/// that.
+pub(super) const DATA: &str = "db";
+pub(super) const BLOBS: &str = "blobs";
+
+/// How the name of a copy begins; see [`super::compaction`].
+pub(super) const COPY: &str = "copy-";
 
 /// How often, and how far apart, sled's own lock is tried while we hold ours:
 /// a database closed in this process lets go of its file a moment later.
@@ -68,17 +77,18 @@ fn locked(path: &Path) -> StoreFault {
 }
 
 fn open_data(path: &Path) -> io::Result<File> {
-    OpenOptions::new().read(true).write(true).open(path.join("db"))
+    OpenOptions::new().read(true).write(true).open(path.join(DATA))
 }
 
-fn sync_directory(path: &Path) -> io::Result<()> {
+pub(super) fn sync_directory(path: &Path) -> io::Result<()> {
     File::open(path)?.sync_all()
 }
 
 /// What a crash left half written, which sled would take for corruption at
 /// every later start: snapshots, and its settings. Those are always the same
-/// here, so sled writes them anew.
+/// here, so sled writes them anew. And copies that were not completed.
 fn remove_leftovers(path: &Path) -> io::Result<()> {
+    remove_copies(path)?;
     remove_snapshots(path, |name| name.ends_with(".generating"))?;
     let settings = path.join(SETTINGS);
     match fs::read(&settings) {
@@ -94,7 +104,22 @@ fn are_whole(settings: &[u8]) -> bool {
     split.is_some_and(|(text, checksum)| crc32fast::hash(text).to_le_bytes() == *checksum)
 }
 
-fn remove_snapshots(path: &Path, which: impl Fn(&str) -> bool) -> io::Result<()> {
+fn remove_copies(path: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(path)? {
+        let entry = entry?;
+        if !entry.file_name().to_string_lossy().starts_with(COPY) {
+            continue;
+        }
+        if entry.file_type()?.is_dir() {
+            fs::remove_dir_all(entry.path())?;
+        } else {
+            fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+pub(super) fn remove_snapshots(path: &Path, which: impl Fn(&str) -> bool) -> io::Result<()> {
     for entry in fs::read_dir(path)? {
         let entry = entry?;
         let name = entry.file_name();
@@ -130,10 +155,21 @@ fn open_db(path: &Path) -> Result<Db, StoreFault> {
     })
 }
 
-fn open_sled(path: &Path) -> Result<Db, Error> {
+/// A new database in a directory that is not there yet.
+pub(super) fn create(path: &Path) -> Result<Trees, Error> {
+    fs::create_dir(path)?;
+    let db = config(path).open()?;
+    Trees::of(db, open_data(path)?)
+}
+
+fn config(path: &Path) -> Config {
     // No flusher of sled's own: it deadlocks under load, and would not reach
     // stable storage either.
-    let config = Config::new().path(path).flush_every_ms(None).cache_capacity(CACHE);
+    Config::new().path(path).flush_every_ms(None).cache_capacity(CACHE)
+}
+
+fn open_sled(path: &Path) -> Result<Db, Error> {
+    let config = config(path);
     for _ in 1..LOCK_TRIES {
         match config.open() {
             Err(Error::Io(error)) if is_lock(&error) => thread::sleep(LOCK_PAUSE),

@@ -244,7 +244,7 @@ proptest! {
     }
 }
 
-fn known() -> Record {
+pub(super) fn known() -> Record {
     let attempt = Attempt { at: Timestamp::from_millis(300), reply: "451 later".into() };
     let state = State::Settled(Outcome::Deferred(Reply::new(451, "later")));
     record(state, vec![attempt], [1, 2, 3, 4])
@@ -322,7 +322,7 @@ async fn the_keys_of_an_older_store_are_indexed() {
     store.close().await.unwrap();
     let index = |which: fn(&mut SledBackend) -> bool| {
         let opened = open::open(&dir.path()).unwrap();
-        which(&mut SledBackend::new(opened, &dir.path(), Arc::default()).unwrap())
+        which(&mut SledBackend::new(opened, &dir.path(), compaction::FLOOR, Arc::default()).unwrap())
     };
     assert!(index(SledBackend::forget_index));
     let (store, _) = SledStore::open(&dir.path(), 0, at(0)).unwrap();

@@ -50,6 +50,12 @@ impl Room {
         self.short.clone().map_or(Ok(()), |why| Err(StoreFault::Full(why)))
     }
 
+    /// Octets beyond the reserve that may be used up; where it can't be told,
+    /// as many as anybody wants.
+    pub(super) fn spare(&mut self) -> u64 {
+        (self.free)().map_or(u64::MAX, |free| free.saturating_sub(self.reserve))
+    }
+
     /// A quarter more than the reserve ends it, lest it come and go.
     fn judge(&mut self, free: u64) {
         let path = self.path.display();
@@ -108,6 +114,16 @@ mod tests {
             fault.contains("/here") && fault.contains("store.reserve") && fault.contains("0 KiB left"),
             "{fault}"
         );
+    }
+
+    #[test]
+    fn what_is_spare_is_beyond_the_reserve() {
+        let free = Arc::new(AtomicU64::new(1700));
+        let mut room = room(&free);
+        assert_eq!(room.spare(), 700);
+        free.store(300, Ordering::SeqCst);
+        assert_eq!(room.spare(), 0);
+        assert!(Room::on_disk("/".into(), 0).spare() > 0);
     }
 
     #[test]

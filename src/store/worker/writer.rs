@@ -83,11 +83,11 @@ pub(super) enum Request {
 /// How long something written may stay off the disk while nobody waits for it.
 const IDLE: Duration = Duration::from_millis(100);
 
-/// Records that are counted at once after an opening: a claim that comes
-/// meanwhile waits for one such slice, a millisecond at most.
+/// Records that are counted or copied at once, in the background: a claim that
+/// comes meanwhile waits for one such slice, a millisecond or so.
 const SLICE: usize = 128;
 
-/// Between two slices, so that the count takes a part of a processor only.
+/// Between two slices, so that they take a part of a processor only.
 const BREATHER: Duration = Duration::from_millis(2);
 
 /// Counts that are read in one piece.
@@ -102,8 +102,18 @@ pub(super) struct Writer<B> {
     waiting: Vec<Answer<()>>,
     /// Since when something is written that is not durable yet.
     dirty_since: Option<Instant>,
-    /// When the next slice of the census is due; `None` when all is counted.
-    next_slice: Option<Instant>,
+    tending: Tending,
+}
+
+/// See [`Ledger::tend`].
+#[derive(Clone, Copy)]
+enum Tending {
+    /// The next slice is due then.
+    Due(Instant),
+    /// There is nothing to do until more was written.
+    Idle,
+    /// Something can't be read.
+    Failed,
 }
 
 impl<B: Backend> Writer<B> {
@@ -115,7 +125,7 @@ impl<B: Backend> Writer<B> {
             room,
             waiting: Vec::new(),
             dirty_since: None,
-            next_slice: Some(Instant::now()),
+            tending: Tending::Due(Instant::now()),
         }
     }
 
@@ -149,8 +159,8 @@ impl<B: Backend> Writer<B> {
             } else if !self.waiting.is_empty() {
                 self.sync();
             }
-            if self.next_slice.is_some_and(|due| due <= Instant::now()) {
-                self.count_some();
+            if matches!(self.tending, Tending::Due(at) if at <= Instant::now()) {
+                self.tend();
             }
         }
         let _ = self.checkpoint();
@@ -160,20 +170,24 @@ impl<B: Backend> Writer<B> {
     /// When there is something to do though nobody asks.
     fn next_duty(&self) -> Option<Instant> {
         let flush = self.dirty_since.map(|since| since + IDLE);
-        flush.into_iter().chain(self.next_slice).min()
+        let slice = match self.tending {
+            Tending::Due(at) => Some(at),
+            Tending::Idle | Tending::Failed => None,
+        };
+        flush.into_iter().chain(slice).min()
     }
 
-    /// A slice of the census.
-    fn count_some(&mut self) {
+    fn tend(&mut self) {
         if !self.ledger.backend().is_indexed() {
             self.written();
         }
-        self.next_slice = match self.sound().and_then(|ledger| ledger.count_some(SLICE)) {
-            Ok(Progress::Counting) => Some(Instant::now() + BREATHER),
-            Ok(Progress::Complete) => None,
+        let spare = self.room.spare();
+        self.tending = match self.sound().and_then(|ledger| ledger.tend(spare, SLICE)) {
+            Ok(Progress::Unfinished) => Tending::Due(Instant::now() + BREATHER),
+            Ok(Progress::Complete) => Tending::Idle,
             Err(fault) => {
                 tracing::warn!(%fault, "the claims can't be counted any further");
-                None
+                Tending::Failed
             }
         };
     }
@@ -199,6 +213,9 @@ impl<B: Backend> Writer<B> {
         self.dirty_since = None;
         let result = self.sound().and_then(Ledger::checkpoint);
         self.acknowledge(&result);
+        if matches!(self.tending, Tending::Idle) {
+            self.tending = Tending::Due(Instant::now());
+        }
         result
     }
 

@@ -1,0 +1,299 @@
+//! Writing the database anew, while it is in use, once most of it is waste.
+//!
+//! sled frees a segment of its log when every page in it was written elsewhere,
+//! and hurries that for a segment half empty by one page for each page it
+//! replaces. That is enough while claims come as fast as they go. When they
+//! become fewer nearly every segment is half empty, and the log grows all the
+//! same. So what lives is copied into a second database in slices, between the
+//! requests; what is written meanwhile goes to both where the copy has come
+//! that far. Then a rename puts the new file in the place of the old one. A
+//! crash before that leaves the old one, which lacks nothing, a crash after it
+//! the new one; the next opening removes what is left of the other.
+
+#[cfg(test)]
+mod tests;
+
+use std::fs;
+use std::io;
+use std::ops::Bound;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use ::sled::{Error, IVec};
+
+use super::open::{self, sync_directory};
+use super::trees::{Kind, Trees};
+
+/// A smaller file is left as it is.
+pub(super) const FLOOR: u64 = 32 * 1024 * 1024;
+
+/// A file is left as it is while it has no more than so many times what its
+/// entries have. A new one has three to four times that, one in use five.
+const FACTOR: u64 = 8;
+
+/// Records whose sizes are looked at: ids are hashes, so the first are as good
+/// as any.
+const SAMPLE: usize = 64;
+
+/// Octets of a record's entries in both indexes.
+const INDEXED: u64 = 2 * 40;
+
+/// Between two looks at the size of the file.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// After a compaction that came to nothing.
+const REST: Duration = Duration::from_secs(600);
+
+/// Octets of the disk that a compaction leaves to others.
+const MARGIN: u64 = 16 * 1024 * 1024;
+
+/// Compacts one database, again and again.
+#[derive(Debug)]
+pub(super) struct Compactor {
+    path: PathBuf,
+    floor: u64,
+    stage: Stage,
+    /// How many copies were begun.
+    number: u32,
+    /// Octets of the file when it was last written anew.
+    compacted: u64,
+    /// By this name the database in use knows its directory.
+    alias: Option<PathBuf>,
+}
+
+#[derive(Debug)]
+enum Stage {
+    /// Until then at least; a time that is past is as good as none.
+    Resting(Instant),
+    Copying(Box<Copy>),
+}
+
+/// What one slice came to.
+pub(super) enum Step {
+    /// There is nothing to do.
+    Resting,
+    /// There is more to copy.
+    Copying,
+    /// All is there, on stable storage, and waits for its place.
+    Copied(Box<Copy>),
+}
+
+/// A second database, as far as it has come.
+#[derive(Debug)]
+pub(super) struct Copy {
+    to: Trees,
+    place: Place,
+    /// The tree that is being copied, and its last key that was.
+    kind: Kind,
+    passed: Option<IVec>,
+    begun: Instant,
+    /// Octets of the file that it is to take the place of.
+    before: u64,
+}
+
+/// The directory of a copy, which goes with it.
+#[derive(Debug)]
+struct Place(PathBuf);
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        // The next opening tries again.
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+impl Compactor {
+    /// For the database in `path`, once its file has more than `floor` octets.
+    pub(super) fn new(path: &Path, floor: u64) -> Self {
+        let stage = Stage::Resting(Instant::now());
+        Self { path: path.to_owned(), floor, stage, number: 0, compacted: 0, alias: None }
+    }
+
+    /// Notes in the copy what `from` was given, where it has come that far.
+    pub(super) fn insert(&mut self, kind: Kind, key: &[u8], value: &IVec) {
+        self.also(kind, key, |copy| copy.to.tree(kind).insert(key, value).map(drop));
+    }
+
+    /// The same for what was taken out.
+    pub(super) fn remove(&mut self, kind: Kind, key: &[u8]) {
+        self.also(kind, key, |copy| copy.to.tree(kind).remove(key).map(drop));
+    }
+
+    fn also(&mut self, kind: Kind, key: &[u8], write: impl FnOnce(&Copy) -> Result<(), Error>) {
+        let Stage::Copying(copy) = &self.stage else { return };
+        if copy.has_passed(kind, key)
+            && let Err(error) = write(copy)
+        {
+            self.give_up(&error);
+        }
+    }
+
+    /// Copies up to `most` entries more of `from`, or sees whether there is a
+    /// reason to begin: it holds `claims`. May use `spare` octets of the disk.
+    pub(super) fn go_on(&mut self, from: &Trees, claims: u64, spare: u64, most: usize) -> Step {
+        let done = match &mut self.stage {
+            Stage::Resting(until) if *until > Instant::now() => return Step::Resting,
+            Stage::Resting(_) => return self.look(from, claims, spare),
+            Stage::Copying(_) if spare < MARGIN => Err(no_room()),
+            Stage::Copying(copy) => copy.some(from, most),
+        };
+        match done.and_then(|all| if all { self.complete() } else { Ok(Step::Copying) }) {
+            Ok(step) => step,
+            Err(error) => {
+                self.give_up(&error);
+                Step::Resting
+            }
+        }
+    }
+
+    fn look(&mut self, from: &Trees, claims: u64, spare: u64) -> Step {
+        match self.begin(from, claims, spare) {
+            Ok(Some(copy)) => {
+                self.stage = Stage::Copying(copy.into());
+                Step::Copying
+            }
+            Ok(None) => {
+                self.rest(LOOK);
+                Step::Resting
+            }
+            Err(error) => {
+                self.give_up(&error);
+                Step::Resting
+            }
+        }
+    }
+
+    /// A copy with nothing in it yet, where there is a reason for one.
+    fn begin(&mut self, from: &Trees, claims: u64, spare: u64) -> Result<Option<Copy>, Error> {
+        let before = from.size()?;
+        if before <= self.floor || before / 2 < self.compacted {
+            return Ok(None);
+        }
+        if before <= self.floor + FACTOR * claims * octets(from)? {
+            return Ok(None);
+        }
+        // It is never larger than what it is copied from.
+        if spare < before + MARGIN {
+            return Err(no_room());
+        }
+        self.number += 1;
+        let place = Place(self.path.join(format!("{}{}", open::COPY, self.number)));
+        let to = open::create(&place.0)?;
+        to.set_indexed()?;
+        let (path, mebibytes) = (self.path.display(), before >> 20);
+        tracing::info!(%path, claims, mebibytes, "most of the claim store's file is waste: it is written anew");
+        let (kind, passed, begun) = (Kind::ALL[0], None, Instant::now());
+        Ok(Some(Copy { to, place, kind, passed, begun, before }))
+    }
+
+    /// Takes the copy, with all of it on stable storage. The old file's
+    /// snapshots, which sled would take for the new one's, are gone then; they
+    /// only save reading its log.
+    fn complete(&mut self) -> Result<Step, Error> {
+        let Stage::Copying(copy) = &self.stage else { return Ok(Step::Resting) };
+        copy.to.flush()?;
+        copy.to.sync()?;
+        if fs::read_dir(copy.place.0.join(open::BLOBS))?.next().is_some() {
+            // None is known that could: a page has 16 records of 8 KiB at most.
+            return Err(Error::Unsupported("a page of it is too large to be moved".into()));
+        }
+        open::remove_snapshots(&self.path, |_| true)?;
+        sync_directory(&self.path)?;
+        match std::mem::replace(&mut self.stage, Stage::Resting(Instant::now())) {
+            Stage::Copying(copy) => Ok(Step::Copied(copy)),
+            Stage::Resting(_) => Ok(Step::Resting),
+        }
+    }
+
+    /// Puts a copy's file in the place of the one that was copied. After an
+    /// error nobody knows which one a crash would leave.
+    pub(super) fn put_in_place(&mut self, copy: Copy) -> io::Result<Trees> {
+        let Copy { to, place, begun, before, .. } = copy;
+        fs::rename(place.0.join(open::DATA), self.path.join(open::DATA))?;
+        sync_directory(&self.path)?;
+        sync_directory(&place.0)?;
+        // Blobs of the old one: the new one may use their names. It goes on
+        // under the name of the copy's directory, which is now this one.
+        for blob in fs::read_dir(self.path.join(open::BLOBS))? {
+            fs::remove_file(blob?.path())?;
+        }
+        fs::remove_dir_all(&place.0)?;
+        symlink(".", &place.0)?;
+        let alias = place.0.clone();
+        std::mem::forget(place);
+        if let Some(last) = self.alias.replace(alias) {
+            fs::remove_file(last)?;
+        }
+        self.compacted = to.size()?;
+        let (path, mebibytes, before) = (self.path.display(), self.compacted >> 20, before >> 20);
+        let seconds = begun.elapsed().as_secs();
+        tracing::info!(%path, mebibytes, before, seconds, "the claim store's file was written anew");
+        Ok(to)
+    }
+
+    fn give_up(&mut self, error: &Error) {
+        tracing::warn!(
+            path = %self.path.display(), %error,
+            "the claim store's file can't be written anew, so it stays larger than it need be; trying again in \
+             ten minutes"
+        );
+        self.rest(REST);
+    }
+
+    fn rest(&mut self, span: Duration) {
+        self.stage = Stage::Resting(Instant::now() + span);
+    }
+}
+
+impl Copy {
+    /// Whether what happens to this entry must happen in the copy, too: it will
+    /// not be looked at again.
+    fn has_passed(&self, kind: Kind, key: &[u8]) -> bool {
+        kind < self.kind || kind == self.kind && self.passed.as_ref().is_some_and(|passed| key <= &passed[..])
+    }
+
+    /// Copies up to `most` entries. Whether that was all.
+    fn some(&mut self, from: &Trees, most: usize) -> Result<bool, Error> {
+        let begin = self.passed.take().map_or(Bound::Unbounded, Bound::Excluded);
+        let mut copied = 0;
+        for entry in from.tree(self.kind).range((begin, Bound::Unbounded)).take(most) {
+            let (key, value) = entry?;
+            self.to.tree(self.kind).insert(&key, value)?;
+            self.passed = Some(key);
+            copied += 1;
+        }
+        if copied == most {
+            return Ok(false);
+        }
+        let Some(next) = Kind::ALL.into_iter().find(|kind| *kind > self.kind) else { return Ok(true) };
+        self.kind = next;
+        self.passed = None;
+        Ok(false)
+    }
+}
+
+/// Octets of a claim, on average.
+fn octets(from: &Trees) -> Result<u64, Error> {
+    let (mut octets, mut records) = (0, 0);
+    for entry in from.tree(Kind::Claims).iter().take(SAMPLE) {
+        let (key, value) = entry?;
+        octets += (key.len() + value.len()) as u64 + INDEXED;
+        records += 1;
+    }
+    Ok(octets / records.max(1))
+}
+
+fn no_room() -> Error {
+    let why =
+        "the disk has too little room for it; free some, or use `mailonce keys export` and `keys import`";
+    Error::Io(io::Error::new(io::ErrorKind::StorageFull, why))
+}
+
+/// Closes what nobody uses any more, away from those who wait: it takes its
+/// time with many pages in memory.
+pub(super) fn let_go(trees: Trees) {
+    // Where there is no thread to be had, the closure is dropped here and now.
+    let _ = thread::Builder::new().name("store-closing".into()).spawn(move || drop(trees));
+}
