@@ -29,6 +29,7 @@ mod replay;
 #[path = "crash_consistency/workload.rs"]
 mod workload;
 
+use content::COPY;
 use cut::{Cut, Recording, Verdicts};
 use history::History;
 use mailonce::store::Store;
@@ -137,4 +138,5 @@ fn a_sync_that_is_left_out_is_missed() {
     assert!(missed(|call| matches!(call, Call::Sync(name) if name.starts_with("commits")), &mut random));
     assert!(missed(|call| matches!(call, Call::Sync(name) if name == "db"), &mut random));
     assert!(missed(|call| matches!(call, Call::SyncDirectory), &mut random));
+    assert!(missed(|call| matches!(call, Call::Sync(name) if name.starts_with(COPY)), &mut random));
 }

@@ -9,6 +9,9 @@ use std::sync::Arc;
 /// The smallest piece that a disk writes whole.
 pub(crate) const SECTOR: u64 = 512;
 
+/// How the name of a directory begins in which a copy is made.
+pub(crate) const COPY: &str = "copy-";
+
 /// A file's octets. What is not there is zero.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Content {
@@ -112,14 +115,18 @@ impl Change {
     }
 }
 
-/// The files of a directory.
+/// The files of a directory, and of the directories in it that a copy is made in.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Image(pub(crate) BTreeMap<String, Content>);
 
 impl Image {
     pub(crate) fn save(&self, directory: &Path) -> std::io::Result<()> {
         std::fs::create_dir_all(directory)?;
-        self.0.iter().try_for_each(|(name, content)| content.save(&directory.join(name)))
+        self.0.iter().try_for_each(|(name, content)| {
+            let path = directory.join(name);
+            path.parent().map_or(Ok(()), std::fs::create_dir_all)?;
+            content.save(&path)
+        })
     }
 
     /// The files of a real directory.
@@ -127,9 +134,12 @@ impl Image {
         let mut files = BTreeMap::new();
         for entry in std::fs::read_dir(directory)? {
             let entry = entry?;
+            let name = entry.file_name().to_string_lossy().into_owned();
             if entry.file_type()?.is_file() {
-                let name = entry.file_name().to_string_lossy().into_owned();
                 files.insert(name, Content::of(&std::fs::read(entry.path())?));
+            } else if entry.file_type()?.is_dir() && name.starts_with(COPY) {
+                let inner = Self::of(&entry.path())?.0;
+                files.extend(inner.into_iter().map(|(file, content)| (format!("{name}/{file}"), content)));
             }
         }
         Ok(Self(files))

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 
-use crate::content::{Change, Image};
+use crate::content::{COPY, Change, Image};
 use crate::history::History;
 use crate::workload::Life;
 
@@ -236,7 +236,9 @@ impl Reading {
                 Some(Call::Rename(from, to))
             }
             "unlink" | "unlinkat" => {
-                let path = String::from_utf8(quoted(arguments).pop()?).unwrap();
+                let name = String::from_utf8(quoted(arguments).pop()?).unwrap();
+                let within = descriptor(arguments).filter(|_| !name.starts_with('/'));
+                let path = within.map_or(name.clone(), |(_, directory)| format!("{directory}/{name}"));
                 self.inside(&path).map(Call::Remove)
             }
             "mmap" => {
@@ -262,18 +264,25 @@ impl Reading {
         arguments.contains("O_CREAT").then_some(Call::Create(name))
     }
 
-    /// The name of a file in the directory itself.
+    /// The name of a file in the directory itself, or in that of a copy.
     fn inside(&self, path: &str) -> Option<String> {
         let name = path.strip_prefix(&self.store)?.strip_prefix('/')?;
-        (!name.is_empty() && !name.contains('/')).then(|| name.to_owned())
+        let file = match name.split_once('/') {
+            Some((directory, file)) if directory.starts_with(COPY) => file,
+            None if !name.starts_with(COPY) => name,
+            _ => return None,
+        };
+        (!file.is_empty() && !file.contains('/')).then(|| name.to_owned())
     }
 }
 
-/// `5<PATH>`, as the number and the path.
+/// `5<PATH>`, as the number and the path. A file without a name any more is
+/// none: no crash leaves it.
 fn descriptor(text: &str) -> Option<(String, String)> {
     let (number, rest) = text.split_once('<')?;
-    let path = octets(rest.split_once('>')?.0);
-    Some((number.to_owned(), String::from_utf8(path).unwrap()))
+    let (path, behind) = rest.split_once('>')?;
+    let path = String::from_utf8(octets(path)).unwrap();
+    (!behind.starts_with("(deleted")).then(|| (number.to_owned(), path))
 }
 
 /// Every text in quotes.

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use mailonce::clock::Timestamp;
 use mailonce::config::{InDoubt, OnConflict};
 use mailonce::smtp::reply::Reply;
-use mailonce::store::sled::SledStore;
+use mailonce::store::sled::{SledStore, Space};
 use mailonce::store::{
     Change, ClaimId, ClaimRequest, Claimed, Durability, Fingerprint, Marks, Outcome, Query, Record,
     Resolution, Settlement, Slot, State, Store, StoreFault, Token,
@@ -36,6 +36,9 @@ const FIRST_SHORT: u64 = 1 << 40;
 const SHORT: Duration = Duration::from_secs(60);
 const LONG: Duration = Duration::from_secs(86_400 * 30);
 
+/// So low that the file is written anew in the middle of a life.
+const FLOOR: u64 = 64 * 1024;
+
 /// Long enough never to be reached unless something hangs.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -44,7 +47,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 pub(crate) fn open(path: &Path, at: Timestamp) -> Result<(SledStore, Vec<Record>), StoreFault> {
     let begun = Instant::now();
     loop {
-        match SledStore::open(path, 0, at) {
+        match SledStore::open(path, Space { reserve: 0, floor: FLOOR }, at) {
             Err(StoreFault::Locked(_)) if begun.elapsed() < PATIENCE => std::thread::yield_now(),
             opened => return opened,
         }

@@ -37,6 +37,7 @@ const ENTRY: usize = 96;
 #[derive(Debug)]
 pub(super) struct SledBackend {
     trees: Trees,
+    /// Let go of after `trees`, which may know their directory by its name for it.
     compactor: Compactor,
     /// Every record has its entry in the index of keys.
     indexed: bool,

@@ -40,11 +40,11 @@ const SAMPLE: usize = 64;
 /// Octets of a record's entries in both indexes.
 const INDEXED: u64 = 2 * 40;
 
-/// Between two looks at the size of the file.
-const LOOK: Duration = Duration::from_secs(1);
-
 /// After a compaction that came to nothing.
 const REST: Duration = Duration::from_secs(600);
+
+/// How long entries are copied at once.
+const SLICE: Duration = Duration::from_millis(1);
 
 /// Octets of the disk that a compaction leaves to others.
 const MARGIN: u64 = 16 * 1024 * 1024;
@@ -130,7 +130,7 @@ impl Compactor {
         }
     }
 
-    /// Copies up to `most` entries more of `from`, or sees whether there is a
+    /// Copies up to `most` entries more of `from`, for [`SLICE`] at most, or sees whether there is a
     /// reason to begin: it holds `claims`. May use `spare` octets of the disk.
     pub(super) fn go_on(&mut self, from: &Trees, claims: u64, spare: u64, most: usize) -> Step {
         let done = match &mut self.stage {
@@ -154,10 +154,7 @@ impl Compactor {
                 self.stage = Stage::Copying(copy.into());
                 Step::Copying
             }
-            Ok(None) => {
-                self.rest(LOOK);
-                Step::Resting
-            }
+            Ok(None) => Step::Resting,
             Err(error) => {
                 self.give_up(&error);
                 Step::Resting
@@ -239,11 +236,16 @@ impl Compactor {
             "the claim store's file can't be written anew, so it stays larger than it need be; trying again in \
              ten minutes"
         );
-        self.rest(REST);
+        self.stage = Stage::Resting(Instant::now() + REST);
     }
+}
 
-    fn rest(&mut self, span: Duration) {
-        self.stage = Stage::Resting(Instant::now() + span);
+impl Drop for Compactor {
+    fn drop(&mut self) {
+        if let Some(alias) = &self.alias {
+            // The next opening tries again.
+            let _ = fs::remove_file(alias);
+        }
     }
 }
 
@@ -256,21 +258,28 @@ impl Copy {
 
     /// Copies up to `most` entries. Whether that was all.
     fn some(&mut self, from: &Trees, most: usize) -> Result<bool, Error> {
-        let begin = self.passed.take().map_or(Bound::Unbounded, Bound::Excluded);
-        let mut copied = 0;
-        for entry in from.tree(self.kind).range((begin, Bound::Unbounded)).take(most) {
+        let begun = Instant::now();
+        let begin = self.passed.clone().map_or(Bound::Unbounded, Bound::Excluded);
+        let mut entries = from.tree(self.kind).range((begin, Bound::Unbounded));
+        for _ in 0..most {
+            let Some(entry) = entries.next() else { return Ok(self.next_tree()) };
             let (key, value) = entry?;
             self.to.tree(self.kind).insert(&key, value)?;
             self.passed = Some(key);
-            copied += 1;
+            if begun.elapsed() >= SLICE {
+                break;
+            }
         }
-        if copied == most {
-            return Ok(false);
-        }
-        let Some(next) = Kind::ALL.into_iter().find(|kind| *kind > self.kind) else { return Ok(true) };
-        self.kind = next;
-        self.passed = None;
         Ok(false)
+    }
+
+    /// Whether there was none left.
+    fn next_tree(&mut self) -> bool {
+        let next = Kind::ALL.into_iter().find(|kind| *kind > self.kind);
+        if let Some(kind) = next {
+            (self.kind, self.passed) = (kind, None);
+        }
+        next.is_none()
     }
 }
 
