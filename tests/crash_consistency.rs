@@ -88,6 +88,7 @@ fn crash(what: &str, steps: u64, weight: usize, some: usize) {
         Ok(kept) => Recording::kept(&kept),
         Err(_) => Recording::of(&lives(&mut random, steps, weight)),
     };
+    assert!(recording.renames_a_copy(), "the store was never written anew");
     let cuts = cuts(&recording, some, &mut random);
     let verdicts = recording.hold(what, cuts);
     assert!(verdicts.promised > some, "little was promised: {verdicts}");

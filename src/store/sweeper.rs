@@ -7,10 +7,10 @@ use super::Store;
 use crate::clock::Clock;
 
 /// Records of one batch: small, so that no claim waits long behind one.
-const BATCH: usize = 256;
+const BATCH: usize = 64;
 
 /// Between two batches while there is more to do.
-const BREATHER: Duration = Duration::from_millis(50);
+const BREATHER: Duration = Duration::from_millis(5);
 
 /// Between two looks when there was nothing more to do.
 const PAUSE: Duration = Duration::from_secs(10);

@@ -7,7 +7,7 @@ use std::sync::Mutex;
 
 use tempfile::TempDir;
 
-use crate::content::Image;
+use crate::content::{COPY, Image};
 use crate::disk::{Loss, Metadata};
 use crate::history::History;
 use crate::judge::{Opened, judge};
@@ -96,6 +96,13 @@ impl Recording {
             replay.step(event);
         }
         replay
+    }
+
+    /// Whether the store was written anew in it.
+    pub(crate) fn renames_a_copy(&self) -> bool {
+        let renamed =
+            |event: &Event| matches!(event, Event::Begin(_, Call::Rename(from, _)) if from.starts_with(COPY));
+        self.events.iter().any(renamed)
     }
 
     /// The moments at which the disk may have changed.

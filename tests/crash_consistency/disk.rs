@@ -171,12 +171,13 @@ impl Disk {
     }
 
     /// The process is gone. What it was writing is there, or in part (a kill ends
-    /// a large write between two pages), or not, as the `real` directory shows.
-    pub(crate) fn ended(&mut self, real: &Image) {
+    /// a large write between two pages), or not, as the `real` directory shows;
+    /// `None` where nothing of that explains it.
+    pub(crate) fn ended(&self, real: &Image) -> Option<Self> {
         let pending = self.inodes.iter().flat_map(|inode| &inode.pending);
         let undone: Vec<usize> = pending.filter(|it| !it.done).map(|it| it.call).collect();
         let ends = 3_usize.pow(u32::try_from(undone.len()).unwrap());
-        let fits = (0..ends).find_map(|end| {
+        (0..ends).find_map(|end| {
             let mut disk = self.clone();
             for (number, inode) in disk.inodes.iter_mut().enumerate() {
                 inode.pending.retain_mut(|pending| {
@@ -190,8 +191,7 @@ impl Disk {
                 });
             }
             (disk.crash(Loss::Nothing, Metadata::Loose, &mut |_| 1) == *real).then_some(disk)
-        });
-        *self = fits.expect("the recording explains what is in the directory");
+        })
     }
 
     /// Cuts a write off where the real file goes on otherwise.

@@ -36,6 +36,8 @@ pub(crate) enum Event {
     Note(String),
     Begin(usize, Call),
     Done(usize),
+    /// Of a name, and not known whether it was done: the process was killed.
+    Perhaps(Call),
     /// The process is gone, and with it what it had under way; the directory as
     /// it was then.
     Ended(Arc<Image>),
@@ -114,9 +116,10 @@ impl Place {
         for line in BufReader::with_capacity(1 << 20, file).split(b'\n') {
             reading.line(std::str::from_utf8(&line.unwrap()).expect("strace writes ASCII"));
         }
+        let mut events = reading.ended();
         let real = Image::of(&self.left(number)).unwrap();
-        reading.events.push(Event::Ended(Arc::new(real)));
-        reading.events
+        events.push(Event::Ended(Arc::new(real)));
+        events
     }
 }
 
@@ -147,7 +150,9 @@ impl Reading {
         if let Some(rest) = rest.strip_prefix("<... ") {
             let result = rest.rsplit_once(" = ").map_or("?", |(_, result)| result);
             if let Some((call, begun)) = self.open.remove(thread) {
-                if call == usize::MAX {
+                if call == usize::MAX && result == "?" {
+                    self.perhaps(&begun);
+                } else if call == usize::MAX {
                     // What is known only by its result is taken as one moment.
                     self.whole(&begun, result);
                 } else if result != "?" {
@@ -160,6 +165,26 @@ impl Reading {
         } else if let Some((begun, result)) = rest.rsplit_once(" = ") {
             self.whole(begun, result);
         }
+    }
+
+    /// What the kill cut off.
+    fn ended(mut self) -> Vec<Event> {
+        for (call, begun) in std::mem::take(&mut self.open).into_values() {
+            if call == usize::MAX {
+                self.perhaps(&begun);
+            }
+        }
+        self.events
+    }
+
+    fn perhaps(&mut self, begun: &str) {
+        let created = begun.starts_with("openat(") && begun.contains("O_CREAT");
+        let call = if created {
+            quoted_paths(begun).last().and_then(|path| self.inside(path)).map(Call::Create)
+        } else {
+            self.call(begun, None)
+        };
+        self.events.extend(call.map(Event::Perhaps));
     }
 
     fn unfinished(&mut self, thread: &str, begun: &str) {

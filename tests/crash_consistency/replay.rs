@@ -21,11 +21,12 @@ pub(crate) struct Replay {
     pub(crate) disk: Disk,
     pub(crate) history: History,
     under_way: HashMap<usize, Under>,
+    perhaps: Vec<Call>,
 }
 
 impl Replay {
     pub(crate) fn from(image: &Image, history: History) -> Self {
-        Self { disk: Disk::holding(image), history, under_way: HashMap::new() }
+        Self { disk: Disk::holding(image), history, under_way: HashMap::new(), perhaps: Vec::new() }
     }
 
     /// Goes on by one event. Whether the disk may have changed by it.
@@ -34,12 +35,23 @@ impl Replay {
             Event::Note(line) => self.history.note(line),
             Event::Begin(number, call) => self.begin(*number, call),
             Event::Done(number) => self.done(*number),
-            Event::Ended(real) => {
-                self.under_way.clear();
-                self.disk.ended(real);
-            }
+            Event::Perhaps(call) => self.perhaps.push(call.clone()),
+            Event::Ended(real) => self.ended(real),
         }
         matches!(event, Event::Begin(..) | Event::Done(_))
+    }
+
+    fn ended(&mut self, real: &Image) {
+        self.under_way.clear();
+        let perhaps = std::mem::take(&mut self.perhaps);
+        let fits = (0..1 << perhaps.len()).find_map(|done: usize| {
+            let mut replay = self.clone();
+            for (number, call) in perhaps.iter().enumerate().filter(|(number, _)| done >> number & 1 == 1) {
+                replay.begin(number, call);
+            }
+            replay.disk.ended(real)
+        });
+        self.disk = fits.expect("the recording explains what is in the directory");
     }
 
     fn begin(&mut self, number: usize, call: &Call) {

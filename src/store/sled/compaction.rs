@@ -18,6 +18,7 @@ use std::io;
 use std::ops::Bound;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -46,6 +47,10 @@ const REST: Duration = Duration::from_secs(600);
 /// How long entries are copied at once.
 const SLICE: Duration = Duration::from_millis(1);
 
+/// Octets that the copy is given before its file is synced. All of sled
+/// writes in one queue, so that the store waits for what the copy has in it.
+const UNSYNCED: usize = 256 * 1024;
+
 /// Octets of the disk that a compaction leaves to others.
 const MARGIN: u64 = 16 * 1024 * 1024;
 
@@ -55,12 +60,18 @@ pub(super) struct Compactor {
     path: PathBuf,
     floor: u64,
     stage: Stage,
-    /// How many copies were begun.
-    number: u32,
-    /// Octets of the file when it was last written anew.
-    compacted: u64,
+    last: Last,
     /// By this name the database in use knows its directory.
     alias: Option<PathBuf>,
+}
+
+/// What came of the last time.
+#[derive(Debug, Default)]
+struct Last {
+    /// Octets of the file then.
+    size: u64,
+    /// Octets that would have been enough.
+    enough: u64,
 }
 
 #[derive(Debug)]
@@ -84,31 +95,24 @@ pub(super) enum Step {
 #[derive(Debug)]
 pub(super) struct Copy {
     to: Trees,
-    place: Place,
+    place: PathBuf,
     /// The tree that is being copied, and its last key that was.
     kind: Kind,
     passed: Option<IVec>,
+    /// Octets that were written since the last sync.
+    unsynced: usize,
     begun: Instant,
-    /// Octets of the file that it is to take the place of.
+    /// Octets of the file that it is to take the place of, and that would have
+    /// been enough for that.
     before: u64,
-}
-
-/// The directory of a copy, which goes with it.
-#[derive(Debug)]
-struct Place(PathBuf);
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        // The next opening tries again.
-        let _ = fs::remove_dir_all(&self.0);
-    }
+    enough: u64,
 }
 
 impl Compactor {
     /// For the database in `path`, once its file has more than `floor` octets.
     pub(super) fn new(path: &Path, floor: u64) -> Self {
         let stage = Stage::Resting(Instant::now());
-        Self { path: path.to_owned(), floor, stage, number: 0, compacted: 0, alias: None }
+        Self { path: path.to_owned(), floor, stage, last: Last::default(), alias: None }
     }
 
     /// Notes in the copy what `from` was given, where it has come that far.
@@ -130,8 +134,9 @@ impl Compactor {
         }
     }
 
-    /// Copies up to `most` entries more of `from`, for [`SLICE`] at most, or sees whether there is a
-    /// reason to begin: it holds `claims`. May use `spare` octets of the disk.
+    /// Copies up to `most` entries more of `from`, for [`SLICE`] at most, or sees
+    /// whether there is a reason to begin: it holds `claims`. May use `spare`
+    /// octets of the disk.
     pub(super) fn go_on(&mut self, from: &Trees, claims: u64, spare: u64, most: usize) -> Step {
         let done = match &mut self.stage {
             Stage::Resting(until) if *until > Instant::now() => return Step::Resting,
@@ -165,37 +170,31 @@ impl Compactor {
     /// A copy with nothing in it yet, where there is a reason for one.
     fn begin(&mut self, from: &Trees, claims: u64, spare: u64) -> Result<Option<Copy>, Error> {
         let before = from.size()?;
-        if before <= self.floor || before / 2 < self.compacted {
+        if before <= self.floor {
             return Ok(None);
         }
-        if before <= self.floor + FACTOR * claims * octets(from)? {
+        let enough = FACTOR.saturating_mul(claims).saturating_mul(octets(from)?);
+        // Where the estimate is too low, it is not to be done again and again.
+        let as_last = before / 2 < self.last.size && enough >= self.last.enough / 2;
+        if before - self.floor <= enough || as_last {
             return Ok(None);
         }
-        // It is never larger than what it is copied from.
-        if spare < before + MARGIN {
+        if spare.saturating_sub(MARGIN) < enough.min(before) {
             return Err(no_room());
         }
-        self.number += 1;
-        let place = Place(self.path.join(format!("{}{}", open::COPY, self.number)));
-        let to = open::create(&place.0)?;
-        to.set_indexed()?;
+        let copy = Copy::create(&self.path, before, enough)?;
         let (path, mebibytes) = (self.path.display(), before >> 20);
         tracing::info!(%path, claims, mebibytes, "most of the claim store's file is waste: it is written anew");
-        let (kind, passed, begun) = (Kind::ALL[0], None, Instant::now());
-        Ok(Some(Copy { to, place, kind, passed, begun, before }))
+        Ok(Some(copy))
     }
 
     /// Takes the copy, with all of it on stable storage. The old file's
     /// snapshots, which sled would take for the new one's, are gone then; they
     /// only save reading its log.
     fn complete(&mut self) -> Result<Step, Error> {
-        let Stage::Copying(copy) = &self.stage else { return Ok(Step::Resting) };
-        copy.to.flush()?;
-        copy.to.sync()?;
-        if fs::read_dir(copy.place.0.join(open::BLOBS))?.next().is_some() {
-            // None is known that could: a page has 16 records of 8 KiB at most.
-            return Err(Error::Unsupported("a page of it is too large to be moved".into()));
-        }
+        let Stage::Copying(copy) = &mut self.stage else { return Ok(Step::Resting) };
+        copy.sync()?;
+        copy.share_blobs()?;
         open::remove_snapshots(&self.path, |_| true)?;
         sync_directory(&self.path)?;
         match std::mem::replace(&mut self.stage, Stage::Resting(Instant::now())) {
@@ -207,26 +206,22 @@ impl Compactor {
     /// Puts a copy's file in the place of the one that was copied. After an
     /// error nobody knows which one a crash would leave.
     pub(super) fn put_in_place(&mut self, copy: Copy) -> io::Result<Trees> {
-        let Copy { to, place, begun, before, .. } = copy;
-        fs::rename(place.0.join(open::DATA), self.path.join(open::DATA))?;
+        let Copy { to, place, begun, before, enough, .. } = copy;
+        fs::rename(place.join(open::DATA), self.path.join(open::DATA))?;
         sync_directory(&self.path)?;
-        sync_directory(&place.0)?;
-        // Blobs of the old one: the new one may use their names. It goes on
-        // under the name of the copy's directory, which is now this one.
-        for blob in fs::read_dir(self.path.join(open::BLOBS))? {
-            fs::remove_file(blob?.path())?;
+        self.last = Last { size: to.size().unwrap_or(before), enough };
+        // The new one may use the names of the old one's blobs.
+        let tidied = remove_files(&self.path.join(open::BLOBS));
+        if let Some(last) = self.alias.replace(place) {
+            // The next opening tries again.
+            let _ = fs::remove_dir_all(last);
         }
-        fs::remove_dir_all(&place.0)?;
-        symlink(".", &place.0)?;
-        let alias = place.0.clone();
-        std::mem::forget(place);
-        if let Some(last) = self.alias.replace(alias) {
-            fs::remove_file(last)?;
-        }
-        self.compacted = to.size()?;
-        let (path, mebibytes, before) = (self.path.display(), self.compacted >> 20, before >> 20);
-        let seconds = begun.elapsed().as_secs();
+        let (path, seconds) = (self.path.display(), begun.elapsed().as_secs());
+        let (mebibytes, before) = (self.last.size >> 20, before >> 20);
         tracing::info!(%path, mebibytes, before, seconds, "the claim store's file was written anew");
+        if let Err(error) = tidied {
+            tracing::warn!(%path, %error, "what the old file of the claim store had beside it can't be removed");
+        }
         Ok(to)
     }
 
@@ -236,20 +231,55 @@ impl Compactor {
             "the claim store's file can't be written anew, so it stays larger than it need be; trying again in \
              ten minutes"
         );
-        self.stage = Stage::Resting(Instant::now() + REST);
+        let rest = Stage::Resting(Instant::now() + REST);
+        if let Stage::Copying(copy) = std::mem::replace(&mut self.stage, rest) {
+            elsewhere(|| copy.abandon());
+        }
     }
 }
 
 impl Drop for Compactor {
     fn drop(&mut self) {
+        if let Stage::Copying(copy) = std::mem::replace(&mut self.stage, Stage::Resting(Instant::now())) {
+            copy.abandon();
+        }
         if let Some(alias) = &self.alias {
             // The next opening tries again.
-            let _ = fs::remove_file(alias);
+            let _ = fs::remove_dir_all(alias);
         }
     }
 }
 
 impl Copy {
+    /// An empty one beside the database in `path`.
+    fn create(path: &Path, before: u64, enough: u64) -> Result<Self, Error> {
+        static NUMBER: AtomicU32 = AtomicU32::new(1);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let place = path.join(format!("{}{number}", open::COPY));
+        let to = open::create(&place).inspect_err(|_| drop(fs::remove_dir_all(&place)))?;
+        let (kind, passed, unsynced, begun) = (Kind::ALL[0], None, 0, Instant::now());
+        Ok(Self { to, place, kind, passed, unsynced, begun, before, enough })
+    }
+
+    /// Writes everything to stable storage.
+    fn sync(&mut self) -> Result<(), Error> {
+        self.unsynced = 0;
+        self.to.flush()?;
+        Ok(self.to.sync()?)
+    }
+
+    /// From here on its blobs are where those of the database in use are: it
+    /// goes on under the name of its own directory, and is opened by another.
+    fn share_blobs(&self) -> Result<(), Error> {
+        let blobs = self.place.join(open::BLOBS);
+        if fs::read_dir(&blobs)?.next().is_some() {
+            // It takes a page of 17 records of nearly 8 KiB each.
+            return Err(Error::Unsupported("a page of it is too large to be moved".into()));
+        }
+        fs::remove_dir(&blobs)?;
+        Ok(symlink(Path::new("..").join(open::BLOBS), blobs)?)
+    }
+
     /// Whether what happens to this entry must happen in the copy, too: it will
     /// not be looked at again.
     fn has_passed(&self, kind: Kind, key: &[u8]) -> bool {
@@ -264,11 +294,15 @@ impl Copy {
         for _ in 0..most {
             let Some(entry) = entries.next() else { return Ok(self.next_tree()) };
             let (key, value) = entry?;
+            self.unsynced += key.len() + value.len();
             self.to.tree(self.kind).insert(&key, value)?;
             self.passed = Some(key);
             if begun.elapsed() >= SLICE {
                 break;
             }
+        }
+        if self.unsynced > UNSYNCED {
+            self.sync()?;
         }
         Ok(false)
     }
@@ -280,6 +314,13 @@ impl Copy {
             (self.kind, self.passed) = (kind, None);
         }
         next.is_none()
+    }
+
+    fn abandon(self) {
+        // The next opening tries again. The rest may take long, or panic where
+        // the disk has failed.
+        let _ = fs::remove_dir_all(&self.place);
+        drop(self);
     }
 }
 
@@ -294,15 +335,27 @@ fn octets(from: &Trees) -> Result<u64, Error> {
     Ok(octets / records.max(1))
 }
 
+fn remove_files(directory: &Path) -> io::Result<()> {
+    for file in fs::read_dir(directory)? {
+        fs::remove_file(file?.path())?;
+    }
+    Ok(())
+}
+
 fn no_room() -> Error {
     let why =
         "the disk has too little room for it; free some, or use `mailonce keys export` and `keys import`";
     Error::Io(io::Error::new(io::ErrorKind::StorageFull, why))
 }
 
-/// Closes what nobody uses any more, away from those who wait: it takes its
-/// time with many pages in memory.
+/// Closes a database that nobody uses any more, which takes its time where it
+/// has many pages in memory.
 pub(super) fn let_go(trees: Trees) {
-    // Where there is no thread to be had, the closure is dropped here and now.
-    let _ = thread::Builder::new().name("store-closing".into()).spawn(move || drop(trees));
+    elsewhere(move || drop(trees));
+}
+
+/// Away from those who wait. Where there is no thread to be had, what it would
+/// use is dropped here and now.
+fn elsewhere(work: impl FnOnce() + Send + 'static) {
+    let _ = thread::Builder::new().name("store-closing".into()).spawn(work);
 }

@@ -70,7 +70,7 @@ impl SledStore {
     /// The same for looking and mending, as `keys list` does: what was being
     /// committed stays so, for the next [`SledStore::open`] to find.
     pub fn open_without_recovery(path: &Path) -> Result<Self, StoreFault> {
-        Ok(Self::start(path, 0.into(), None)?.0)
+        Ok(Self::start(path, Space { reserve: 0, floor: u64::MAX }, None)?.0)
     }
 
     fn start(

@@ -110,10 +110,12 @@ fn remove_copies(path: &Path) -> io::Result<()> {
         if !entry.file_name().to_string_lossy().starts_with(COPY) {
             continue;
         }
-        if entry.file_type()?.is_dir() {
-            fs::remove_dir_all(entry.path())?;
-        } else {
-            fs::remove_file(entry.path())?;
+        let is_directory = entry.file_type()?.is_dir();
+        let remove = if is_directory { fs::remove_dir_all } else { fs::remove_file };
+        match remove(entry.path()) {
+            // This process may be at it, too, where it had the store open before.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            removed => removed?,
         }
     }
     Ok(())
@@ -155,11 +157,12 @@ fn open_db(path: &Path) -> Result<Db, StoreFault> {
     })
 }
 
-/// A new database in a directory that is not there yet.
+/// A new database, with its index, in a directory that is not there yet.
 pub(super) fn create(path: &Path) -> Result<Trees, Error> {
     fs::create_dir(path)?;
-    let db = config(path).open()?;
-    Trees::of(db, open_data(path)?)
+    let trees = Trees::of(config(path).open()?, open_data(path)?)?;
+    trees.set_indexed()?;
+    Ok(trees)
 }
 
 fn config(path: &Path) -> Config {
