@@ -15,15 +15,16 @@ from statistics import linear_regression, median
 import measure
 import report
 
-# What must be level: its name, its unit, and by how much the last quarter's
-# median may exceed the second's (a share, and at least so much: a pool's
-# thread or a connection more is no growth).
+# What must be level: its name, its unit, what is taken of each quarter, and by
+# how much the last may exceed the second (a share, and at least so much: a
+# pool's thread or a connection more is no growth). The store's file grows until
+# it is written anew, so a disk must hold the most that it ever has.
 LEVEL = [
-    ("rss", "resident memory", "MiB", 0.10, 4),
-    ("pss", "proportional memory", "MiB", 0.10, 4),
-    ("descriptors", "file descriptors", "", 0.10, 8),
-    ("threads", "threads", "", 0.10, 2),
-    ("disk", "the store on disk", "MiB", 0.10, 4),
+    ("rss", "resident memory", "MiB", median, 0.10, 4),
+    ("pss", "proportional memory", "MiB", median, 0.10, 4),
+    ("descriptors", "file descriptors", "", median, 0.10, 8),
+    ("threads", "threads", "", median, 0.10, 2),
+    ("disk", "the store on disk, at most", "MiB", max, 0.10, 4),
 ]
 
 # What the scenario explains in the log, beside decisions: the upstream's
@@ -47,10 +48,10 @@ def judge(soak):
     return Judged(curves, faults, not faults and all(one.level for one in curves))
 
 
-def curve(samples, name, title, unit, share, least):
+def curve(samples, name, title, unit, of_quarter, share, least):
     values = [sample[name] for sample in samples]
     quarter = len(values) // 4
-    quarters = [median(values[i * quarter : (i + 1) * quarter] or values) for i in range(4)]
+    quarters = [of_quarter(values[i * quarter : (i + 1) * quarter] or values) for i in range(4)]
     growth = quarters[3] - quarters[1]
     # A straight line through all but the first quarter, by the hour.
     hours = [sample["at"] / 3600 for sample in samples[quarter:]]
@@ -97,7 +98,7 @@ def summary(soak, judged):
         ("CPU seconds of mailonce", round(cpu)),
     ]
     parts = [
-        "Medians of each quarter of the time, and the slope of a straight line behind the first:",
+        "Medians of each quarter of the time (of the disk, the most), and the slope of a straight line behind the first:",
         report.markdown(head, rows),
         "What happened:",
         table("", counts),
