@@ -114,13 +114,9 @@ impl<B: Backend> Ledger<B> {
         self.figures.census
     }
 
-    /// A slice of what waits for nobody, `most` records at once: first the
-    /// census, then [`Backend::compact`], with `spare` octets of the disk.
-    pub fn tend(&mut self, spare: u64, most: usize) -> Result<Progress, StoreFault> {
-        match self.count_some(most)? {
-            Progress::Complete => self.backend.compact(self.figures.census.all(), spare, most),
-            Progress::Unfinished => Ok(Progress::Unfinished),
-        }
+    /// See [`Backend::compact`]; when everything is counted.
+    pub fn compact(&mut self, spare: u64, most: usize) -> Result<Progress, StoreFault> {
+        self.backend.compact(self.figures.census.all(), spare, most)
     }
 
     /// Counts up to `most` more of the records that were there at the opening,

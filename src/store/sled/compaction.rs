@@ -32,7 +32,7 @@ pub(super) const FLOOR: u64 = 32 * 1024 * 1024;
 
 /// A file is left as it is while it has no more than so many times what its
 /// entries have. A new one has three to four times that, one in use five.
-const FACTOR: u64 = 8;
+const FACTOR: u64 = 6;
 
 /// Records whose sizes are looked at: ids are hashes, so the first are as good
 /// as any.
@@ -44,8 +44,9 @@ const INDEXED: u64 = 2 * 40;
 /// After a compaction that came to nothing.
 const REST: Duration = Duration::from_secs(600);
 
-/// How long entries are copied at once.
-const SLICE: Duration = Duration::from_millis(1);
+/// How long entries are copied at once, at least and at most: a third of what
+/// went by since the last time, so that it comes to an end under load, too.
+const SLICE: [Duration; 2] = [Duration::from_millis(1), Duration::from_millis(4)];
 
 /// Octets that the copy is given before its file is synced. All of sled
 /// writes in one queue, so that the store waits for what the copy has in it.
@@ -102,6 +103,8 @@ pub(super) struct Copy {
     /// Octets that were written since the last sync.
     unsynced: usize,
     begun: Instant,
+    /// When the last slice ended.
+    paused: Instant,
     /// Octets of the file that it is to take the place of, and that would have
     /// been enough for that.
     before: u64,
@@ -134,7 +137,7 @@ impl Compactor {
         }
     }
 
-    /// Copies up to `most` entries more of `from`, for [`SLICE`] at most, or sees
+    /// Copies up to `most` entries more of `from`, for a [`SLICE`], or sees
     /// whether there is a reason to begin: it holds `claims`. May use `spare`
     /// octets of the disk.
     pub(super) fn go_on(&mut self, from: &Trees, claims: u64, spare: u64, most: usize) -> Step {
@@ -175,7 +178,7 @@ impl Compactor {
         }
         let enough = FACTOR.saturating_mul(claims).saturating_mul(octets(from)?);
         // Where the estimate is too low, it is not to be done again and again.
-        let as_last = before / 2 < self.last.size && enough >= self.last.enough / 2;
+        let as_last = before / 3 * 2 < self.last.size && enough >= self.last.enough / 2;
         if before - self.floor <= enough || as_last {
             return Ok(None);
         }
@@ -257,8 +260,8 @@ impl Copy {
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let place = path.join(format!("{}{number}", open::COPY));
         let to = open::create(&place).inspect_err(|_| drop(fs::remove_dir_all(&place)))?;
-        let (kind, passed, unsynced, begun) = (Kind::ALL[0], None, 0, Instant::now());
-        Ok(Self { to, place, kind, passed, unsynced, begun, before, enough })
+        let (kind, passed, unsynced, now) = (Kind::ALL[0], None, 0, Instant::now());
+        Ok(Self { to, place, kind, passed, unsynced, begun: now, paused: now, before, enough })
     }
 
     /// Writes everything to stable storage.
@@ -288,7 +291,7 @@ impl Copy {
 
     /// Copies up to `most` entries. Whether that was all.
     fn some(&mut self, from: &Trees, most: usize) -> Result<bool, Error> {
-        let begun = Instant::now();
+        let (begun, slice) = (Instant::now(), (self.paused.elapsed() / 3).clamp(SLICE[0], SLICE[1]));
         let begin = self.passed.clone().map_or(Bound::Unbounded, Bound::Excluded);
         let mut entries = from.tree(self.kind).range((begin, Bound::Unbounded));
         for _ in 0..most {
@@ -297,13 +300,14 @@ impl Copy {
             self.unsynced += key.len() + value.len();
             self.to.tree(self.kind).insert(&key, value)?;
             self.passed = Some(key);
-            if begun.elapsed() >= SLICE {
+            if begun.elapsed() >= slice {
                 break;
             }
         }
         if self.unsynced > UNSYNCED {
             self.sync()?;
         }
+        self.paused = Instant::now();
         Ok(false)
     }
 

@@ -83,9 +83,12 @@ pub(super) enum Request {
 /// How long something written may stay off the disk while nobody waits for it.
 const IDLE: Duration = Duration::from_millis(100);
 
-/// Records that are counted or copied at once, in the background: a claim that
-/// comes meanwhile waits for one such slice, a millisecond or so.
+/// Records that are counted at once after an opening: a claim that comes
+/// meanwhile waits for one such slice, a millisecond at most.
 const SLICE: usize = 128;
+
+/// Entries that are copied at once, where that does not take too long before.
+const COPIED: usize = 1024;
 
 /// Between two slices, so that they take a part of a processor only.
 const BREATHER: Duration = Duration::from_millis(2);
@@ -105,7 +108,7 @@ pub(super) struct Writer<B> {
     tending: Tending,
 }
 
-/// See [`Ledger::tend`].
+/// The census of what an opening found, and behind it compactions.
 #[derive(Clone, Copy)]
 enum Tending {
     /// The next slice is due then.
@@ -182,7 +185,11 @@ impl<B: Backend> Writer<B> {
             self.written();
         }
         let spare = self.room.spare();
-        self.tending = match self.sound().and_then(|ledger| ledger.tend(spare, SLICE)) {
+        let done = self.sound().and_then(|ledger| match ledger.count_some(SLICE)? {
+            Progress::Complete => ledger.compact(spare, COPIED),
+            Progress::Unfinished => Ok(Progress::Unfinished),
+        });
+        self.tending = match done {
             Ok(Progress::Unfinished) => Tending::Due(Instant::now() + BREATHER),
             Ok(Progress::Complete) => Tending::Idle,
             Err(fault) => {
