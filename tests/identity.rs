@@ -85,7 +85,6 @@ fn a_message_s_own_window_ends_and_it_is_sent_again() {
     let mail = Mail::keyed("k").header("X-Idempotency-TTL", "1s");
     let asked = std::time::Instant::now();
     assert_eq!(proxy.send(&mail), "250 2.0.0 queued as 1");
-    let accepted = std::time::Instant::now();
     let mut duplicates = 0;
     until("the window ends", || {
         let reply = proxy.send(&mail);
@@ -95,7 +94,6 @@ fn a_message_s_own_window_ends_and_it_is_sent_again() {
             .then(|| assert!(earliest.as_millis() >= 1000, "after {earliest:?}"))
     });
     assert!(duplicates > 0, "it was remembered for a while");
-    assert!(accepted.elapsed().as_millis() >= 1000);
     assert_eq!(upstream.messages().len(), 2);
 }
 
