@@ -237,7 +237,8 @@ pub trait Store: Send + Sync + 'static {
     /// Ends claims with their outcomes, each on its own merits. Of those that
     /// the token does not hold any more, one that was taken over while it was
     /// committing gets its outcome in place of the doubt that stands for it;
-    /// others are left alone, and the answer is then [`StoreFault::Fenced`].
+    /// others are left alone, and the answer is then [`StoreFault::Fenced`],
+    /// when the outcomes of the rest are as lasting as was asked for.
     async fn settle(
         &self,
         token: Token,

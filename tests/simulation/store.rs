@@ -26,8 +26,8 @@ const IDLE: Duration = Duration::from_millis(100);
 
 type Answer<T> = oneshot::Sender<Result<T, StoreFault>>;
 type Machine = Ledger<Cache>;
-/// Who is to hear when what was done is durable.
-type Waiting = Option<Answer<()>>;
+/// Who is to hear when what was done is durable, and what.
+type Waiting = Option<(Answer<()>, Result<(), StoreFault>)>;
 type Job = Box<dyn FnOnce(Result<&mut Machine, StoreFault>) -> Waiting + Send>;
 
 #[derive(Debug)]
@@ -94,7 +94,7 @@ impl SimulatedStore {
         let job = move |ledger: Result<&mut Machine, StoreFault>, answer: Answer<()>| match ledger
             .and_then(write)
         {
-            Ok(()) => Some(answer),
+            Ok(()) => Some((answer, Ok(()))),
             Err(fault) => {
                 let _ = answer.send(Err(fault));
                 None
@@ -145,7 +145,7 @@ impl Writer {
         }
     }
 
-    async fn reach_disk(&mut self, lasting: bool, waiting: Vec<Answer<()>>) {
+    async fn reach_disk(&mut self, lasting: bool, waiting: Vec<(Answer<()>, Result<(), StoreFault>)>) {
         let takes = match self.random.chance(self.plan.stalls) {
             true => self.random.seconds(8, 15),
             false => self.random.millis(1, self.plan.sync),
@@ -165,8 +165,8 @@ impl Writer {
         if lasting {
             self.dirty = None;
         }
-        for answer in waiting {
-            let _ = answer.send(written.clone());
+        for (answer, done) in waiting {
+            let _ = answer.send(written.clone().and(done));
         }
     }
 }
@@ -205,7 +205,11 @@ impl Store for SimulatedStore {
         durability: Durability,
     ) -> Result<(), StoreFault> {
         if durability == Durability::Now {
-            return self.write("settle", move |ledger| ledger.settle(token, at, &settlements)).await;
+            // Some may be written though one was fenced.
+            let job = move |ledger: Result<&mut Machine, StoreFault>, answer| {
+                Some((answer, ledger.and_then(|ledger| ledger.settle(token, at, &settlements))))
+            };
+            return self.call("settle", job).await;
         }
         let job = move |ledger: Result<&mut Machine, StoreFault>| {
             let _ = ledger.and_then(|ledger| ledger.settle(token, at, &settlements));

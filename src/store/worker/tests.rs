@@ -150,6 +150,26 @@ async fn what_comes_during_a_flush_shares_the_next() {
     store.close().await.unwrap();
 }
 
+/// Of two claims one was taken over; the outcome of the other is as lasting as
+/// any when that is heard.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_is_fenced_hears_so_when_the_rest_is_durable() {
+    let (disk, sync) = Disk::new();
+    let store = worker(sync);
+    assert!(is_new(&claim(&*store, 1, at(0), slot(1)).await));
+    let both = vec![settlement(1, deferred()), settlement(2, deferred())];
+    let mut settling = store.settle(token(1), at(0), both, Durability::Now);
+    let poll = std::future::poll_fn(|cx| std::task::Poll::Ready(settling.as_mut().poll(cx).is_pending()));
+    assert!(poll.await);
+    tokio::task::block_in_place(|| disk.wait_for_start());
+    let poll = std::future::poll_fn(|cx| std::task::Poll::Ready(settling.as_mut().poll(cx).is_pending()));
+    assert!(poll.await, "the disk has not answered yet");
+    disk.answer(Ok(()));
+    assert_eq!(settling.await, Err(StoreFault::Fenced));
+    drop(disk.verdicts);
+    store.close().await.unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_nobody_waits_for_reaches_the_disk_all_the_same() {
     let (disk, sync) = Disk::new();

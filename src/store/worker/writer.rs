@@ -101,8 +101,8 @@ pub(super) struct Writer<B> {
     inbox: Arc<Inbox>,
     poison: Arc<Poison>,
     room: Room,
-    /// Those whose writes are not durable yet.
-    waiting: Vec<Answer<()>>,
+    /// Those whose writes are not durable yet, and what they hear when they are.
+    waiting: Vec<(Answer<()>, Result<(), StoreFault>)>,
     /// Since when something is written that is not durable yet.
     dirty_since: Option<Instant>,
     tending: Tending,
@@ -241,8 +241,8 @@ impl<B: Backend> Writer<B> {
         if let (Err(StoreFault::Failed(why)), Ok(())) = (result, self.poison.check()) {
             self.poison.set(why.clone());
         }
-        for answer in self.waiting.drain(..) {
-            let _ = answer.send(result.clone());
+        for (answer, done) in self.waiting.drain(..) {
+            let _ = answer.send(result.clone().and(done));
         }
     }
 
@@ -251,7 +251,7 @@ impl<B: Backend> Writer<B> {
             Request::Claim(request, answer) => self.claim(&request, answer),
             Request::Commit { token, commits, at, answer } => {
                 match self.sound().and_then(|ledger| ledger.commit(token, &commits, at)) {
-                    Ok(()) => self.waiting.push(answer),
+                    Ok(()) => self.waiting.push((answer, Ok(()))),
                     Err(fault) => drop(answer.send(Err(fault))),
                 }
             }
@@ -260,8 +260,7 @@ impl<B: Backend> Writer<B> {
                 // Some may be written though one was fenced.
                 self.written();
                 match (answer, done) {
-                    (Some(answer), Ok(())) => self.waiting.push(answer),
-                    (Some(answer), Err(fault)) => drop(answer.send(Err(fault))),
+                    (Some(answer), done) => self.waiting.push((answer, done)),
                     (None, Ok(())) => {}
                     (None, Err(fault)) => tracing::warn!(%fault, "an outcome was not written"),
                 }
