@@ -88,7 +88,7 @@ pub(super) fn sync_directory(path: &Path) -> io::Result<()> {
 /// every later start: snapshots, and its settings. Those are always the same
 /// here, so sled writes them anew. And copies that were not completed.
 fn remove_leftovers(path: &Path) -> io::Result<()> {
-    remove_copies(path)?;
+    remove(path, |name| name.starts_with(COPY))?;
     remove_snapshots(path, |name| name.ends_with(".generating"))?;
     let settings = path.join(SETTINGS);
     match fs::read(&settings) {
@@ -104,10 +104,15 @@ fn are_whole(settings: &[u8]) -> bool {
     split.is_some_and(|(text, checksum)| crc32fast::hash(text).to_le_bytes() == *checksum)
 }
 
-fn remove_copies(path: &Path) -> io::Result<()> {
+pub(super) fn remove_snapshots(path: &Path, which: impl Fn(&str) -> bool) -> io::Result<()> {
+    remove(path, |name| name.starts_with("snap.") && which(name))
+}
+
+/// Removes what has such a name.
+fn remove(path: &Path, which: impl Fn(&str) -> bool) -> io::Result<()> {
     for entry in fs::read_dir(path)? {
         let entry = entry?;
-        if !entry.file_name().to_string_lossy().starts_with(COPY) {
+        if !which(&entry.file_name().to_string_lossy()) {
             continue;
         }
         let is_directory = entry.file_type()?.is_dir();
@@ -116,18 +121,6 @@ fn remove_copies(path: &Path) -> io::Result<()> {
             // This process may be at it, too, where it had the store open before.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             removed => removed?,
-        }
-    }
-    Ok(())
-}
-
-pub(super) fn remove_snapshots(path: &Path, which: impl Fn(&str) -> bool) -> io::Result<()> {
-    for entry in fs::read_dir(path)? {
-        let entry = entry?;
-        let name = entry.file_name();
-        let name = name.to_string_lossy();
-        if name.starts_with("snap.") && which(&name) {
-            fs::remove_file(entry.path())?;
         }
     }
     Ok(())

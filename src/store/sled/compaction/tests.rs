@@ -207,6 +207,9 @@ fn a_full_disk_ends_a_copy_and_begins_none() {
     let mut backend = self::backend(dir.path());
     assert_eq!(backend.compact(1, MARGIN, 3).unwrap(), Progress::Complete);
     assert_eq!(directories(dir.path()).len(), 0);
+    drop(backend);
+    let mut backend = self::backend(dir.path());
+    assert_eq!(backend.compact(1, PLENTY, 3).unwrap(), Progress::Unfinished, "with room it is begun");
 }
 
 #[test]
