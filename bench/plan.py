@@ -52,8 +52,8 @@ def cells(sizes: list[str], sessions: list[int], connections: list[bool], tls: b
 
 
 def sensible(cell: Cell) -> bool:
-    """With so many sessions of 10 MiB each sends hardly more than one message:
-    how many a connection makes no difference."""
+    """A run with so many sessions of 10 MiB takes a minute, in which connections
+    are nothing: how many messages have one makes no difference."""
     return not (cell.size == "10M" and cell.sessions >= 50 and cell.many)
 
 
@@ -67,10 +67,18 @@ def takes_part(name: str, cell: Cell) -> bool:
 
 
 def rounds(cell: Cell, wanted: int) -> int:
-    """Turns in this cell: the largest loads take seconds for a single one."""
+    """Turns in this cell: the largest loads take a minute for a single one."""
     if cell.decides:
         return wanted + 2
-    return max(1, wanted - 1) if cell.size == "10M" and cell.sessions >= 50 else wanted
+    return max(1, wanted - 2) if cell.size == "10M" and cell.sessions >= 50 else wanted
+
+
+def least(name: str, cell: Cell) -> int:
+    """Messages of a run. A large message that is taken in whole gives the sink
+    nothing to do until then, and the client nothing while the last ones go out:
+    with several a session that is no large part of a run."""
+    several = cell.octets >= MIB and cell.sessions >= 10 and name not in SLOW
+    return cell.sessions * (8 if several else 1)
 
 
 def seconds(cell: Cell, wanted: float) -> float:

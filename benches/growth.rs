@@ -33,10 +33,6 @@ use mailonce::store::{
     Attempt, Claimed, Marks, Outcome, Query, Record, Selection, Slot, State, Store, Token,
 };
 
-/// The one that mailonce has.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 const DAY: Duration = Duration::from_secs(24 * 3600);
 const CELL: Duration = Duration::from_secs(4);
 const WRITERS: [u64; 3] = [1, 8, 64];

@@ -21,10 +21,6 @@ use mailonce::clock::{Clock, SystemClock};
 use mailonce::store::Store;
 use mailonce::store::sled::SledStore;
 
-/// The one that mailonce has.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 const CELL: Duration = Duration::from_secs(3);
 const WRITERS: [u64; 4] = [1, 8, 64, 256];
 
