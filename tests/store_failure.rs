@@ -113,6 +113,23 @@ fn a_claim_whose_answer_was_lost_is_never_sent_twice() {
 }
 
 #[test]
+fn a_panic_costs_one_attempt_and_not_its_session() {
+    let proxy = Running::start("");
+    proxy.store.fail("claim", 0..1, Moment::Panic);
+    proxy.store.fail("commit", 1..2, Moment::Panic);
+    let mut session = Client::hello(proxy.address);
+    assert!(session.deliver(&Mail::keyed("k")).starts_with("451 4.3.0 internal error"));
+    assert_eq!(session.deliver(&Mail::keyed("k")), "250 2.0.0 queued as 1");
+    // Behind the commit nobody can know what was sent before the panic.
+    assert!(session.deliver(&Mail::keyed("other")).starts_with("451 4.3.0 internal error"));
+    let reply = session.deliver(&Mail::keyed("other"));
+    assert!(reply.contains("[IN-DOUBT]"), "{reply}");
+    let reply = session.deliver(&Mail::keyed("other"));
+    assert!(reply.starts_with("250 2.0.0 [IN-DOUBT]"), "{reply}");
+    proxy.upstream.only();
+}
+
+#[test]
 fn told_to_relay_it_relays_without_a_claim() {
     let proxy = Running::start("on_store_failure = \"relay\"");
     proxy.store.fail_next("claim", 2);

@@ -16,10 +16,12 @@ pub mod trace;
 pub mod verdict;
 
 use std::net::SocketAddr;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use tokio::time::{Instant, timeout_at};
 
 use crate::clock::{Clock, Timestamp};
@@ -169,15 +171,15 @@ impl Heart {
         format!("{:08x}-{count:x}", self.owner >> 32)
     }
 
-    /// Decides on a message and gives the client's reply. The work is done in a
-    /// task of its own, which goes on to its outcome when the caller is
-    /// dropped: a client that gives up waiting is no reason to forget what the
-    /// upstream did (RFC 1047).
-    pub async fn deliver(self: &Arc<Self>, services: Arc<Services>, incoming: Incoming) -> Reply {
-        let heart = self.clone();
-        let work = tokio::spawn(async move { heart.decide(&services, incoming).await });
-        work.await.unwrap_or_else(|error| {
-            tracing::error!(%error, "a message's task ended abnormally; its claims are given up");
+    /// Decides on a message and gives the client's reply. A panic on the way
+    /// gives the claims up; the client hears `451 4.3.0`. It is no reason to
+    /// stop waiting that the client does: the upstream may have it (RFC 1047).
+    pub async fn deliver(&self, services: &Services, incoming: Incoming) -> Reply {
+        // On the heap for as long as it lasts: an idle connection should not
+        // have to hold room for it.
+        let work = AssertUnwindSafe(Box::pin(self.decide(services, incoming)));
+        work.catch_unwind().await.unwrap_or_else(|_| {
+            tracing::error!("a message's attempt panicked; its claims are given up");
             Reply::new(451, "4.3.0 internal error, try again")
         })
     }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::BytesMut;
+use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, timeout_at};
 
@@ -118,7 +118,7 @@ impl Connection {
             }
             let octets = self.session.receiving().map_or(0, |_| self.input.len());
             let (used, action) = self.session.step(&self.input, self.spool.buffer(octets));
-            let _ = self.input.split_to(used);
+            self.input.advance(used);
             self.note_rejections();
             match action {
                 Action::Continue => self.progress(used).await,
@@ -245,7 +245,7 @@ impl Connection {
             Ok(content) => {
                 let Delivery { envelope, eight_bit } = delivery;
                 let incoming = Incoming { source: self.source.clone(), envelope, content, eight_bit };
-                self.shared.heart.deliver(services, incoming).await
+                self.shared.heart.deliver(&services, incoming).await
             }
             Err(no_room) => {
                 tracing::warn!(session = self.source.session, %no_room, "a message is refused for want of room");

@@ -21,6 +21,8 @@ pub enum Moment {
     Before,
     /// All is done, and the caller is told otherwise: a lost answer.
     After,
+    /// Nothing is done, and the caller's own thread panics.
+    Panic,
 }
 
 /// A wrapper around any store that fails at chosen calls with
@@ -109,6 +111,7 @@ impl FaultyStore {
                 call.await?;
                 fault()
             }
+            Some(Moment::Panic) => std::panic::resume_unwind(Box::new(operation)),
         }
     }
 

@@ -102,7 +102,7 @@ impl Sink for Parts {
 
     fn text(&mut self, place: &str, text: &str, exclude: &Exclude) {
         // A digest of its own, because the length is known only at the end.
-        let mut blocks = Blocks::default();
+        let mut blocks = Blocks::of(text.len());
         match exclude.is_empty() {
             true => walk::lines(text, |piece| blocks.push(piece.as_bytes())),
             false => blocks.push(normalised(text, exclude).as_bytes()),
@@ -118,13 +118,17 @@ impl Sink for Parts {
 }
 
 /// Gathers small pieces for a digest, which takes large ones more cheaply.
-#[derive(Default)]
 struct Blocks {
     digest: Sha256,
     block: Vec<u8>,
 }
 
 impl Blocks {
+    /// For about `length` octets in all.
+    fn of(length: usize) -> Self {
+        Self { digest: Sha256::new(), block: Vec::with_capacity(length.min(BLOCK)) }
+    }
+
     fn push(&mut self, piece: &[u8]) {
         if self.block.len() + piece.len() > BLOCK {
             self.digest.update(&self.block);
