@@ -15,6 +15,7 @@ mod report;
 pub mod trace;
 pub mod verdict;
 
+use std::any::Any;
 use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -178,8 +179,9 @@ impl Heart {
         // On the heap for as long as it lasts: an idle connection should not
         // have to hold room for it.
         let work = AssertUnwindSafe(Box::pin(self.decide(services, incoming)));
-        work.catch_unwind().await.unwrap_or_else(|_| {
-            tracing::error!("a message's attempt panicked; its claims are given up");
+        work.catch_unwind().await.unwrap_or_else(|panic| {
+            let panic = said(&*panic);
+            tracing::error!(panic, "a message's attempt panicked; its claims are given up; report this");
             Reply::new(451, "4.3.0 internal error, try again")
         })
     }
@@ -369,6 +371,28 @@ fn store_reply() -> Reply {
     Reply::new(451, "4.3.0 [STORE] the claim store is not available, try again")
 }
 
+/// What a panic said.
+fn said(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("nothing that is text")
+}
+
 fn millis(since: Instant) -> u64 {
     u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_panic_said_is_told() {
+        for (panic, told) in [
+            (Box::new("plain") as Box<dyn Any + Send>, "plain"),
+            (Box::new(String::from("formatted")), "formatted"),
+            (Box::new(7), "nothing that is text"),
+        ] {
+            assert_eq!(said(&*panic), told);
+        }
+    }
 }
