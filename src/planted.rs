@@ -42,11 +42,22 @@ pub enum Bug {
     MarksForgotten,
     /// Accepted for one recipient is accepted for all.
     PartialAccepted,
+    /// A doubt about one recipient hides behind another's reply of its class.
+    DoubtHidden,
+    /// An attempt that sent nothing takes the place of what was known.
+    KnowledgeReplaced,
+    /// With one claim for a whole message, a recipient that no attempt named
+    /// counts as sent to.
+    UnnamedTakenForSent,
+    /// A provider that honours keys receives the client's own.
+    BareKeyUpstream,
+    /// A resend carries its own names.
+    NamesOfTheLast,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 22] = [
         Self::CommitAfterDot,
         Self::SendWithoutCommit,
         Self::NoFence,
@@ -64,6 +75,11 @@ impl Bug {
         Self::ConflictIgnored,
         Self::MarksForgotten,
         Self::PartialAccepted,
+        Self::DoubtHidden,
+        Self::KnowledgeReplaced,
+        Self::UnnamedTakenForSent,
+        Self::BareKeyUpstream,
+        Self::NamesOfTheLast,
     ];
 }
 

@@ -7,7 +7,7 @@ use mailonce::clock::{Clock, SystemClock};
 use mailonce::config::{InDoubt, OnConflict};
 use mailonce::smtp::reply::Reply;
 use mailonce::store::{
-    ClaimId, ClaimRequest, Claimed, Durability, Fingerprint, Marks, Outcome, Settlement, Slot, Store, Token,
+    ClaimId, ClaimRequest, Claimed, Durability, Fingerprint, Names, Outcome, Settlement, Slot, Store, Token,
 };
 
 pub(crate) type Failure = Box<dyn std::error::Error + Send + std::marker::Sync>;
@@ -44,8 +44,7 @@ pub(crate) async fn send_one(store: &dyn Store, token: Token, slot: Slot) -> Res
     store.commit(token, vec![id.into()], now).await?;
     let took = Took { claim, commit: start.elapsed() - claim };
     let outcome = Outcome::Accepted(Reply::new(250, ACCEPTED));
-    let settlement =
-        Settlement { id, outcome, upstream: "mx.example.net:25".into(), marks: Marks::default() };
+    let settlement = Settlement::new(id, outcome, "mx.example.net:25");
     store.settle(token, now, vec![settlement], Durability::Soon).await?;
     Ok(took)
 }
@@ -88,10 +87,13 @@ pub(crate) fn slot(number: u64) -> Slot {
         rule: String::new(),
         fingerprint: Fingerprint(id),
         marks: Vec::new(),
-        message_id: Some(format!("<{number}@mail.example.com>")),
-        date: Some("Sat, 21 Nov 2026 08:15:00 +0000".into()),
+        names: Names::of_texts(
+            Some(&format!("<{number}@mail.example.com>")),
+            Some("Sat, 21 Nov 2026 08:15:00 +0000"),
+        ),
         size: 20_000,
         window: Duration::from_secs(7 * 24 * 3600),
+        unheard_window: Duration::from_secs(24 * 3600),
         on_conflict: OnConflict::Reject,
         in_doubt: InDoubt::Suppress,
     }

@@ -4,8 +4,9 @@ use std::io::{self, Write};
 
 use crate::config::{Config, Mode, Rule};
 use crate::escape::for_terminal;
+use crate::store::AttemptKind;
 use crate::store::search::StateName;
-use crate::store::view::RecordView;
+use crate::store::view::{AttemptView, RecordView};
 
 /// Who may still be at work on a claim that is not settled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,7 +99,7 @@ pub fn sent_once(view: &RecordView, held: Held, duplicates: Duplicates) -> Strin
     let reply = view.reply.as_deref().unwrap_or("no reply");
     let at = settled_at(view);
     match view.state {
-        StateName::Accepted if view.attempts.last().is_some_and(|last| is_note(&last.reply)) => {
+        StateName::Accepted if view.attempts.last().is_some_and(|last| last.kind().is_resolution()) => {
             format!("sent once to {upstream}, as an operator confirmed at {at}; {}", since(view, duplicates))
         }
         StateName::Accepted => format!("{}, at {at} by {upstream}; {}", how_often(view), since(view, duplicates)),
@@ -131,7 +132,7 @@ fn settled_at(view: &RecordView) -> &str {
 
 /// How often an accepted one went out, as far as its attempts tell.
 fn how_often(view: &RecordView) -> String {
-    let accepted = view.attempts.iter().filter(|attempt| attempt.reply.starts_with('2')).count();
+    let accepted = view.attempts.iter().filter(|attempt| attempt.kind() == AttemptKind::Accepted).count();
     let doubtful = doubts(view);
     let tries = view.attempt_count.unwrap_or(view.attempts.len() as u64);
     if accepted > 1 {
@@ -148,13 +149,8 @@ fn how_often(view: &RecordView) -> String {
 /// Attempts of which nobody knows whether they sent it: what an operator found
 /// out settles those before it.
 fn doubts(view: &RecordView) -> usize {
-    let unsettled = view.attempts.iter().rev().take_while(|attempt| !is_note(&attempt.reply));
-    unsettled.filter(|attempt| attempt.reply.contains("[IN-DOUBT]")).count()
-}
-
-/// Whether an attempt is the note that an operator resolved the claim.
-fn is_note(reply: &str) -> bool {
-    reply.starts_with("resolved as ")
+    let kinds = view.attempts.iter().rev().map(AttemptView::kind);
+    kinds.take_while(|kind| !kind.is_resolution()).filter(|kind| kind.is_doubt()).count()
 }
 
 fn perhaps_before(view: &RecordView) -> &'static str {

@@ -4,20 +4,20 @@
 use tokio::time::Instant;
 
 use crate::clock::{Clock, SystemClock};
-use crate::config::{Dedup, Mode, Strategy};
+use crate::config::{Dedup, Mode};
 use crate::crash;
-use crate::identity::Key;
+use crate::identity::{self, Key};
 use crate::journal::DecisionOutcome;
 use crate::message::Rendition;
 use crate::planted::{self, Bug};
 use crate::smtp::envelope::Envelope;
 use crate::smtp::reply::Reply;
-use crate::store::{Claimed, Outcome, Record, Settlement, StoreFault};
+use crate::store::{Claimed, Names, Outcome, Record, Settlement, StoreFault, Token};
 use crate::upstream::{Completion, Prepared, Transaction, UpstreamFault};
 
 use super::held::{Claim, HeldClaim, HeldClaims, Reach};
 use super::message::Message;
-use super::trace::{self, Names};
+use super::trace::{self, Identifiers};
 use super::verdict::{Fate, Verdict};
 use super::{Heart, Services, millis, store_reply};
 
@@ -116,7 +116,7 @@ impl Attempt<'_> {
     pub async fn unclaimed(&self, accepted: DecisionOutcome) -> Vec<Fate> {
         let started = Instant::now();
         let all: Vec<usize> = (0..self.message.envelope.recipients.len()).collect();
-        let Transmission { sent, upstream } = self.transmit(&all, None, None).await;
+        let Transmission { sent, upstream } = self.transmit(&all, Identifiers::default(), None).await;
         let fate = |(index, sent): (usize, Sent)| {
             let observed =
                 accepted == DecisionOutcome::ObservedBadKey && sent.decision != DecisionOutcome::InDoubt;
@@ -130,14 +130,53 @@ impl Attempt<'_> {
         all.into_iter().zip(sent).map(fate).collect()
     }
 
-    /// Sends to the recipients of the claims that are ours and to those beside
-    /// them, and settles the claims.
-    pub async fn claimed(&self, mut held: HeldClaims, beside: Vec<Beside>) -> Vec<Fate> {
-        if held.claims().is_empty() && beside.is_empty() {
-            return Vec::new();
+    /// The claims that are ours, sorted by the names that they are sent under:
+    /// each set is a transaction.
+    pub fn sets(&self, token: Token, held: Vec<HeldClaim>) -> Vec<(Option<Names>, HeldClaims)> {
+        let mut sets: Vec<(Option<Names>, Vec<HeldClaim>)> = Vec::new();
+        for one in held {
+            let names = one.names().filter(|_| self.policy.mode != Mode::Observe);
+            match sets.iter_mut().find(|(of, _)| of.as_ref() == names) {
+                Some((_, set)) => set.push(one),
+                None => sets.push((names.cloned(), vec![one])),
+            }
         }
+        sets.into_iter().map(|(names, set)| (names, HeldClaims::new(self.heart, token, set))).collect()
+    }
+
+    /// Sends to the recipients of the claims that are ours and to those that get
+    /// it without one, and settles the claims.
+    pub async fn claimed(
+        &self,
+        mut sets: Vec<(Option<Names>, HeldClaims)>,
+        mut beside: Vec<Beside>,
+    ) -> Vec<Fate> {
+        if sets.is_empty() && !beside.is_empty() {
+            return self.beside(&beside).await;
+        }
+        let mut fates = Vec::new();
+        for (names, held) in sets.drain(..) {
+            fates.extend(self.send(names, held, std::mem::take(&mut beside)).await);
+        }
+        fates
+    }
+
+    /// Sends where no claim is ours.
+    async fn beside(&self, beside: &[Beside]) -> Vec<Fate> {
+        let started = Instant::now();
+        let mut targets: Vec<usize> =
+            beside.iter().flat_map(|beside| &beside.claim.recipients).copied().collect();
+        targets.sort_unstable();
+        let Transmission { sent, upstream } = self.transmit(&targets, Identifiers::default(), None).await;
+        let sent = Results { sent: targets.into_iter().zip(sent).collect(), upstream, ms: millis(started) };
+        beside.iter().flat_map(|beside| self.fates_beside(beside, &sent)).collect()
+    }
+
+    /// One transaction.
+    async fn send(&self, names: Option<Names>, mut held: HeldClaims, beside: Vec<Beside>) -> Vec<Fate> {
         let started = Instant::now();
         let (mut targets, spared) = self.targets(held.claims());
+        let key = self.key_for_upstream(&held, &targets, &beside);
         targets.extend(beside.iter().flat_map(|beside| &beside.claim.recipients));
         targets.sort_unstable();
         if targets.is_empty() {
@@ -146,22 +185,18 @@ impl Attempt<'_> {
             held.release().await;
             return spared;
         }
-        let names = match self.policy.mode {
-            Mode::Observe => None,
-            Mode::Enforce | Mode::Off => held.claims().iter().find_map(HeldClaim::names),
-        };
-        let Transmission { sent, upstream } = self.transmit(&targets, names, Some(&mut held)).await;
+        let Transmission { sent, upstream } =
+            self.transmit(&targets, Identifiers { names, key }, Some(&mut held)).await;
         let sent = Results { sent: targets.into_iter().zip(sent).collect(), upstream, ms: millis(started) };
 
         let mut fates = spared;
         let mut settlements = Vec::new();
         for one in held.claims() {
             let ours = || sent.of(&one.claim).map(|(index, sent)| (*index, &sent.outcome));
+            let outcome = overall(ours().map(|(_, outcome)| outcome));
             settlements.push(Settlement {
-                id: one.claim.slot.id,
-                outcome: overall(ours().map(|(_, outcome)| outcome)),
-                upstream: sent.upstream.clone(),
                 marks: one.marks_after(ours()),
+                ..Settlement::new(one.claim.slot.id, outcome, sent.upstream.clone())
             });
             fates.extend(self.fates_of(one, &sent));
         }
@@ -175,7 +210,7 @@ impl Attempt<'_> {
         let HeldClaim { claim, previous, .. } = held;
         let fate = |(index, one): &(usize, Sent)| {
             let again = self.policy.mode == Mode::Observe
-                && held.spared(*index).is_some()
+                && held.spared(self.policy, *index).is_some()
                 && !matches!(one.outcome, Outcome::InDoubt(_));
             let decision = if again { DecisionOutcome::ObservedDuplicate } else { one.decision };
             Fate {
@@ -213,7 +248,7 @@ impl Attempt<'_> {
         for one in held {
             let claim = &one.claim;
             for &index in &claim.recipients {
-                match one.spared(index).filter(|_| self.policy.mode != Mode::Observe) {
+                match one.spared(self.policy, index).filter(|_| self.policy.mode != Mode::Observe) {
                     Some(verdict) => {
                         let mut fate = self.message.fate(index, verdict);
                         fate.claim = Some(claim.slot.id);
@@ -231,11 +266,11 @@ impl Attempt<'_> {
     async fn transmit(
         &self,
         targets: &[usize],
-        names: Option<Names>,
+        identifiers: Identifiers,
         held: Option<&mut HeldClaims>,
     ) -> Transmission {
         let envelope = self.message.envelope_of(targets);
-        let rendition = self.rendition(names);
+        let rendition = self.rendition(&identifiers);
         let account = self.message.source.account.as_ref();
         let same = |sent: Sent, upstream: String| Transmission { sent: vec![sent; targets.len()], upstream };
         let prepare = self.services.upstream.prepare(account, &envelope, &rendition);
@@ -323,17 +358,29 @@ impl Attempt<'_> {
         }
     }
 
-    /// While only observing, the upstream hears no key but one that the client
-    /// chose: a provider that honours it would suppress what must be relayed.
-    fn key_for_upstream(&self) -> Option<&Key> {
-        let chosen = |key: &&Key| self.policy.mode != Mode::Observe || key.strategy == Strategy::Header;
-        self.key.filter(chosen)
+    /// The key that a provider gets which honours one: as fine as what is sent.
+    /// `None` where a recipient has no claim of ours, or is only observed.
+    fn key_for_upstream(&self, held: &HeldClaims, targets: &[usize], beside: &[Beside]) -> Option<String> {
+        self.services.idempotency_header.as_ref()?;
+        if !beside.is_empty() || self.policy.mode == Mode::Observe {
+            return None;
+        }
+        if planted::is(Bug::BareKeyUpstream) {
+            return self.key.map(|key| key.value.clone());
+        }
+        let token = held.token();
+        let part = |one: &HeldClaim| {
+            let (series, fingerprint) = one.series(token);
+            let covered = one.claim.recipients.iter().filter(|index| targets.contains(index));
+            let recipients = covered.map(|index| self.message.envelope.recipients[*index].path.identity());
+            identity::Sent { id: one.claim.slot.id, series, fingerprint, recipients: recipients.collect() }
+        };
+        Some(identity::key_of_sent(held.claims().iter().map(part).collect()))
     }
 
-    fn rendition(&self, names: Option<Names>) -> Rendition {
+    fn rendition(&self, identifiers: &Identifiers) -> Rendition {
         let Message { headers, content, eight_bit, .. } = self.message;
-        let edits =
-            trace::edits(self.services, self.message, self.key_for_upstream(), names, SystemClock.now());
+        let edits = trace::edits(self.services, self.message, identifiers, SystemClock.now());
         edits.apply(headers, content, *eight_bit)
     }
 }

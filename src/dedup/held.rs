@@ -5,17 +5,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::clock::{Clock, Timestamp};
-use crate::config::InDoubt;
+use crate::config::{Dedup, InDoubt};
 use crate::planted::{self, Bug};
 use crate::smtp::reply::Reply;
 use crate::store::{
-    ClaimId, Commit, Durability, Marks, Outcome, Record, Settlement, Share, Slot, State, Store, StoreFault,
-    Token,
+    AttemptKind, ClaimId, Commit, Durability, Fingerprint, Marks, Names, Outcome, Record, Settlement, Share,
+    Slot, State, Store, StoreFault, Token,
 };
 
 use super::Heart;
 use super::flights::{Flights, Landing};
-use super::trace::Names;
 use super::verdict::Verdict;
 
 /// How long to wait before an outcome is written again, first and at most.
@@ -46,27 +45,36 @@ pub struct HeldClaim {
     pub claim: Claim,
     /// The record that it replaces.
     pub previous: Option<Box<Record>>,
-    /// What is known of the recipients of a whole message by now.
+    /// What was known of the recipients of a whole message before.
     marks: Marks,
+    /// The same from the commit point on.
+    expected: Marks,
 }
 
 impl HeldClaim {
     /// Nothing was sent for it yet.
     pub fn new(claim: Claim, previous: Option<Box<Record>>) -> Self {
-        let mut held = Self { claim, previous, marks: Marks::default() };
+        let mut held = Self { claim, previous, marks: Marks::default(), expected: Marks::default() };
         held.marks = held.earlier().map(|record| record.marks.clone()).unwrap_or_default();
+        held.expected = held.marks.clone();
         held
     }
 
     /// The names that a resend carries.
-    pub fn names(&self) -> Option<Names> {
+    pub fn names(&self) -> Option<&Names> {
         let record = self.previous.as_ref()?;
-        if self.leaves_doubts(record) {
-            // It goes to those who certainly lack it. For them it is the first.
-            return None;
+        // It goes to those who certainly lack it. For them it is the first.
+        let is_first = self.leaves_doubts(record) || planted::is(Bug::NamesOfTheLast);
+        record.names_for(&self.claim.slot).filter(|_| !is_first)
+    }
+
+    /// The attempt that a provider which honours keys knows the e-mail by, and
+    /// the text that it knows.
+    pub fn series(&self, token: Token) -> (Token, Fingerprint) {
+        match self.previous.as_deref().filter(|record| record.is_resent_as(&self.claim.slot)) {
+            Some(record) => (record.series, record.fingerprint),
+            None => (token, self.claim.slot.fingerprint),
         }
-        let (message_id, date) = record.names_for(&self.claim.slot)?;
-        Some(Names { message_id: message_id.to_owned(), date: date.map(str::to_owned) })
     }
 
     /// What was known of the recipients before.
@@ -80,16 +88,13 @@ impl HeldClaim {
             && self.claim.slot.in_doubt != InDoubt::Resend
     }
 
-    /// What a recipient of a whole message hears who is not sent to, for it has
-    /// the message from an earlier attempt, may have it, or is covered by one.
-    pub fn spared(&self, index: usize) -> Option<Verdict> {
+    /// The result of a recipient of a whole message that is not sent to, because
+    /// it has the message from an earlier attempt, or may have it.
+    pub fn spared(&self, dedup: &Dedup, index: usize) -> Option<Verdict> {
         let record = self.earlier()?;
-        match (record.marks.share(self.claim.mark(index)?), &record.state) {
-            (Some(Share::Delivered), _) => Some(Verdict::sent_earlier()),
-            (Some(Share::Owed), _) => None,
-            (_, State::Settled(Outcome::Accepted(_))) => Some(Verdict::sent_earlier()),
-            _ => self.leaves_doubts(record).then(Verdict::perhaps_sent_earlier),
-        }
+        let mark = self.claim.mark(index)?;
+        let verdict = Verdict::of_recipient(dedup, record, mark, false)?;
+        (!verdict.doubt || self.leaves_doubts(record)).then_some(verdict)
     }
 
     /// From the commit point on, those who remain are in doubt.
@@ -97,7 +102,7 @@ impl HeldClaim {
         let shares = [(reach.remaining, Share::Doubtful), (reach.rejected, Share::Owed)];
         for (recipients, share) in shares {
             for mark in recipients.iter().filter_map(|index| self.claim.mark(*index)) {
-                self.marks.note(mark, share);
+                self.expected.note(mark, share);
             }
         }
     }
@@ -176,6 +181,11 @@ impl HeldClaims {
         &self.claims
     }
 
+    /// Who holds them.
+    pub fn token(&self) -> Token {
+        self.ledger.token
+    }
+
     /// The commit point of the claims that cover any who remain. Returns when
     /// it is on stable storage.
     ///
@@ -187,7 +197,7 @@ impl HeldClaims {
         for held in &mut self.claims {
             if held.claim.recipients.iter().any(|index| reach.remaining.contains(index)) {
                 held.expect(reach);
-                commits.push(Commit { id: held.claim.slot.id, marks: held.marks.clone() });
+                commits.push(Commit { id: held.claim.slot.id, marks: held.expected.clone() });
             }
         }
         if commits.is_empty() {
@@ -305,8 +315,10 @@ impl Ledger {
         let doubt = |held: HeldClaim| Settlement {
             id: held.claim.slot.id,
             outcome: Outcome::InDoubt(reply.clone()),
+            kind: AttemptKind::Panic,
+            heard: false,
             upstream: String::new(),
-            marks: held.marks,
+            marks: held.expected,
         };
         self.write_until_done(at, claims.into_iter().map(doubt).collect(), Durability::Soon).await;
     }

@@ -1,6 +1,8 @@
 //! The message that is being decided on, and the claims and fates of its
 //! recipients.
 
+use std::time::Duration;
+
 use crate::config::{Dedup, Scope};
 use crate::identity::{self, Key};
 use crate::journal::DecisionOutcome;
@@ -8,7 +10,7 @@ use crate::message::{Content, Headers};
 use crate::smtp::envelope::{Envelope, Recipient};
 use crate::smtp::reply::Reply;
 use crate::store::record::recipient_mark;
-use crate::store::{Fingerprint, MAX_MARKS, Outcome, Record, Share, Slot};
+use crate::store::{Fingerprint, MAX_MARKS, Names, Record, Slot, WrittenField};
 
 use super::Source;
 use super::flights::Landing;
@@ -42,10 +44,13 @@ impl Message {
             client: self.source.client.to_string(),
             fingerprint: *fingerprint,
             marks: Vec::new(),
-            message_id: self.headers.first("message-id").filter(|id| id.len() <= 998),
-            date: self.headers.first("date").filter(|date| date.len() <= 100),
+            names: Names {
+                message_id: self.headers.written("message-id").and_then(WrittenField::new),
+                date: self.headers.written("date").and_then(WrittenField::new),
+            },
             size: self.content.len(),
             window: key.window,
+            unheard_window: Duration::ZERO,
             on_conflict: policy.on_conflict,
             in_doubt: policy.in_doubt,
         };
@@ -107,7 +112,7 @@ impl Message {
 
     /// The fates of those who waited for a flight of their claim. One claim for
     /// a whole message may have been held for some of its recipients alone:
-    /// what became of those says nothing of one who has it from an earlier
+    /// what became of those says nothing of one that has it from an earlier
     /// flight, or still lacks it.
     pub(super) fn landed(
         &self,
@@ -117,17 +122,22 @@ impl Message {
         landing: &Landing,
         conflict: bool,
     ) -> Vec<Fate> {
-        let succeeded = matches!(landing.outcome, Outcome::Accepted(_) | Outcome::InDoubt(_));
-        let own = |fate: &Fate| match (landing.marks.share(claim.mark(fate.index)?)?, succeeded) {
-            (Share::Delivered, false) => Some(Verdict::sent_earlier()),
-            (Share::Owed, true) => Some(Verdict::still_in_flight()),
-            _ => None,
-        };
         let mut fates = self.known(claim, record, &Verdict::of_landing(dedup, landing, conflict));
         for fate in &mut fates {
-            if let Some(verdict) = own(fate) {
-                fate.result = verdict;
-            }
+            let own =
+                claim.mark(fate.index).and_then(|mark| Verdict::of_share(dedup, landing, mark, conflict));
+            fate.result = own.unwrap_or_else(|| fate.result.clone());
+        }
+        fates
+    }
+
+    /// The fates of those whose claim is settled.
+    pub(super) fn settled(&self, dedup: &Dedup, claim: &Claim, record: &Record, conflict: bool) -> Vec<Fate> {
+        let mut fates = self.known(claim, record, &Verdict::of_record(dedup, record, conflict));
+        for fate in &mut fates {
+            let own =
+                claim.mark(fate.index).and_then(|mark| Verdict::of_recipient(dedup, record, mark, conflict));
+            fate.result = own.unwrap_or_else(|| fate.result.clone());
         }
         fates
     }

@@ -3,7 +3,8 @@
 //!
 //! This file is the way through. Its parts: [`held`] claims that are ours and
 //! must be settled, [`identify`] which e-mail it is and under which policy,
-//! [`attempt`] the transaction, [`flights`] who waits for whom, [`verdict`] what each recipient and then the client hears.
+//! [`attempt`] the transaction, [`flights`] who waits for whom, [`verdict`] the result of each
+//! recipient, `reply` the one reply of them all.
 
 pub mod attempt;
 pub mod flights;
@@ -11,6 +12,7 @@ pub mod held;
 mod identify;
 mod large;
 mod message;
+mod reply;
 mod report;
 pub mod trace;
 pub mod verdict;
@@ -40,7 +42,7 @@ use crate::upstream::{Account, Upstream};
 
 use attempt::{Attempt, Beside};
 use flights::{Flights, Landing};
-use held::{Claim, HeldClaim, HeldClaims};
+use held::{Claim, HeldClaim};
 use identify::{Course, Identity};
 use large::Large;
 use message::Message;
@@ -200,7 +202,7 @@ impl Heart {
         };
         let fates = self.fates(services, &message, &identity, started).await;
         self.conclude(&message, &identity, &fates, started);
-        verdict::combine(&fates, identity.policy.on_partial)
+        reply::combine(&fates, identity.policy.on_partial)
     }
 
     /// What becomes of each recipient, in the order of RCPT.
@@ -272,13 +274,15 @@ impl Heart {
                 Claimed::InFlight { record, conflict } => waiting.push((claim, record, conflict)),
                 Claimed::Settled { record, conflict } => known.push((claim, record, conflict)),
                 Claimed::Conflict { record } => {
-                    fates.extend(attempt.message.known(&claim, &record, &Verdict::conflict()));
+                    let at = verdict::settled_at(&record).to_rfc3339();
+                    let verdict = Verdict::conflict(record.state.name(), &at);
+                    fates.extend(attempt.message.known(&claim, &record, &verdict));
                 }
                 Claimed::OverCap => fates.extend(attempt.message.over_cap(&claim)),
                 Claimed::TooMany => fates.extend(attempt.message.too_many(&claim)),
             }
         }
-        let held = HeldClaims::new(self, token, held);
+        let held = attempt.sets(token, held);
         let deadline = started + dedup.in_flight_wait;
         let wait = async {
             let mut fates = Vec::new();
@@ -289,9 +293,10 @@ impl Heart {
                 _ => Ok(()),
             };
             for (claim, record, conflict) in known {
-                let verdict = written.clone().err();
-                let verdict = verdict.unwrap_or_else(|| Verdict::of_record(dedup, &record, conflict));
-                fates.extend(attempt.message.known(&claim, &record, &verdict));
+                fates.extend(match &written {
+                    Ok(()) => attempt.message.settled(dedup, &claim, &record, conflict),
+                    Err(verdict) => attempt.message.known(&claim, &record, verdict),
+                });
             }
             for (claim, record, conflict) in waiting {
                 fates.extend(match self.wait(token, &record, deadline).await {

@@ -51,7 +51,7 @@ impl Heart {
             client: String::new(),
             from: record.sender.clone(),
             size: Some(record.size),
-            message_id: record.message_id.clone(),
+            message_id: record.message_id(),
         });
         let mut decision =
             Decision::new(self.now(), DecisionOutcome::InDoubt, context, record.recipient.clone());

@@ -3,48 +3,44 @@
 use std::net::IpAddr;
 
 use crate::clock::Timestamp;
-use crate::identity::{Key, TTL_HEADER};
+use crate::identity::TTL_HEADER;
 use crate::message::edit::Edits;
 use crate::smtp::address::Path;
 use crate::smtp::envelope::Envelope;
+use crate::store::Names;
 
 use super::message::Message;
 use super::{Channel, Services, Source, User};
 
-/// The Message-ID and Date of an attempt in doubt, for the next one to carry.
-#[derive(Clone, Debug)]
-pub struct Names {
-    /// The Message-ID field.
-    pub message_id: String,
-    /// The Date field, where there was one.
-    pub date: Option<String>,
+/// What names a transaction to those behind it.
+#[derive(Clone, Debug, Default)]
+pub struct Identifiers {
+    /// The Message-ID and Date of an attempt in doubt, for this one to carry.
+    pub names: Option<Names>,
+    /// The key for a provider that honours one.
+    pub key: Option<String>,
 }
 
 /// The edits of one message: our Received field, the key fields taken out, the
-/// key under its upstream name, and for a resend the first attempt's
-/// Message-ID and Date, so that mailboxes that collapse equal Message-IDs show
-/// one copy.
-pub fn edits(
-    services: &Services,
-    message: &Message,
-    key: Option<&Key>,
-    names: Option<Names>,
-    at: Timestamp,
-) -> Edits {
+/// key for a provider, and for a resend the first attempt's Message-ID and
+/// Date, so that mailboxes that collapse equal Message-IDs show one copy.
+pub fn edits(services: &Services, message: &Message, identifiers: &Identifiers, at: Timestamp) -> Edits {
     let mut edits = Edits::default();
     if services.received_header {
-        edits.prepend.push_str(&received(&services.hostname, &message.source, &message.envelope, at));
+        edits.received = received(&services.hostname, &message.source, &message.envelope, at);
     }
     edits.remove.extend(services.dedup.headers.iter().map(|name| name.to_ascii_lowercase()));
     edits.remove.push(TTL_HEADER.to_owned());
     edits.remove.extend(message.source.tenant_header.iter().map(|name| name.to_ascii_lowercase()));
-    if let (Some(name), Some(key)) = (&services.idempotency_header, key) {
-        edits.prepend.push_str(&format!("{name}: {}\r\n", key.value));
-        edits.remove.push(name.to_ascii_lowercase());
+    if let Some(name) = &services.idempotency_header {
+        let written = identifiers.key.as_ref().map(|key| format!("{name}: {key}").into_bytes());
+        // Without a claim there is no key of ours. The client's own stays.
+        edits.remove.retain(|other| !name.eq_ignore_ascii_case(other));
+        edits.replace.extend(written.map(|field| (name.clone(), field)));
     }
-    if let Some(Names { message_id, date }) = names {
-        edits.replace.push(("Message-ID", message_id));
-        edits.replace.extend(date.map(|date| ("Date", date)));
+    let Some(Names { message_id, date }) = &identifiers.names else { return edits };
+    for (name, field) in [("Message-ID", message_id), ("Date", date)] {
+        edits.replace.extend(field.iter().map(|field| (name.to_owned(), field.octets().to_owned())));
     }
     edits
 }

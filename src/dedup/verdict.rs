@@ -1,15 +1,14 @@
-//! What became of each recipient, and the one reply that the message has.
+//! The result of each recipient.
 
 use crate::clock::Timestamp;
-use crate::config::{Dedup, InDoubt, OnDuplicate, OnPartial};
+use crate::config::{Dedup, InDoubt, OnDuplicate};
 use crate::journal::DecisionOutcome;
 use crate::planted::{self, Bug};
-use crate::smtp::reply::{Class, Reply};
-use crate::store::{ClaimId, Outcome, Record, State};
+use crate::smtp::reply::Reply;
+use crate::store::{ClaimId, Outcome, Record, Share, State, StateName};
 
 use super::flights::Landing;
-
-const PERHAPS_SENT: &str = "2.0.0 [IN-DOUBT] sent earlier, outcome unconfirmed";
+use super::reply::bounded;
 
 /// What became of one recipient.
 #[derive(Clone, Debug)]
@@ -32,15 +31,18 @@ pub struct Fate {
     pub upstream_ms: Option<u64>,
 }
 
-/// The result for one recipient.
+/// The result of one recipient.
 #[derive(Clone, Debug)]
 pub struct Verdict {
     /// How the log calls it.
     pub outcome: DecisionOutcome,
-    /// What its sender would hear if it were the only one.
+    /// The reply that its sender would receive if it were the only one.
     pub reply: Reply,
     /// Where the reply comes from.
     pub origin: Origin,
+    /// Whether the recipient may or may not have the message: by this attempt,
+    /// or by an earlier one that counts as sent.
+    pub doubt: bool,
 }
 
 /// Where a reply comes from; it decides how much it weighs.
@@ -50,31 +52,51 @@ pub enum Origin {
     Fresh,
     /// Answered from a record or from a flight.
     Known,
-    /// A duplicate rejected because it is one: nothing went wrong, so it weighs
-    /// nothing beside recipients that were newly sent.
+    /// A duplicate of an accepted one, rejected because it is one: nothing went
+    /// wrong, so it weighs nothing where other recipients were newly sent.
     RejectedDuplicate,
 }
 
 impl Verdict {
     /// A result of this attempt.
     pub fn fresh(outcome: DecisionOutcome, reply: Reply) -> Self {
-        Self { outcome, reply, origin: Origin::Fresh }
+        Self { outcome, reply, origin: Origin::Fresh, doubt: outcome == DecisionOutcome::InDoubt }
     }
 
     /// A result that was known before.
     pub fn known(outcome: DecisionOutcome, reply: Reply) -> Self {
-        Self { outcome, reply, origin: Origin::Known }
+        Self { outcome, reply, origin: Origin::Known, doubt: false }
     }
 
     /// A duplicate whose record is settled.
     pub fn of_record(dedup: &Dedup, record: &Record, conflict: bool) -> Self {
-        let at = record.settled_at.unwrap_or(record.last_seen);
         match &record.state {
-            State::Settled(outcome @ Outcome::Accepted(_)) => Self::duplicate(dedup, outcome, at, conflict),
-            State::Settled(Outcome::InDoubt(_)) => Self::doubtful(dedup, at, conflict),
+            State::Settled(outcome @ Outcome::Accepted(_)) => {
+                Self::duplicate(dedup, outcome, settled_at(record), conflict)
+            }
+            State::Settled(Outcome::InDoubt(_)) => Self::doubtful(dedup, settled_at(record), conflict),
             // The store settles nothing else as a duplicate.
             State::Settled(outcome) => Self::known(duplicate_or(conflict), outcome.reply().clone()),
             State::Pending { .. } | State::Committing { .. } => Self::still_in_flight(),
+        }
+    }
+
+    /// With one claim for a whole message: what its record says of one recipient.
+    /// `None` of one that lacks the message.
+    pub fn of_recipient(dedup: &Dedup, record: &Record, mark: u64, conflict: bool) -> Option<Self> {
+        let at = settled_at(record);
+        match (record.marks.share(mark), &record.state) {
+            (Some(Share::Owed), _) => None,
+            (None, _) if !record.marks.is_empty() && !planted::is(Bug::UnnamedTakenForSent) => None,
+            (Some(Share::Delivered), State::Settled(outcome @ Outcome::Accepted(_)))
+            | (None, State::Settled(outcome @ Outcome::Accepted(_))) => {
+                Some(Self::duplicate(dedup, outcome, at, conflict))
+            }
+            (Some(Share::Delivered), _) => Some(Self::sent_earlier(dedup, at, conflict)),
+            (Some(Share::Doubtful), _) | (None, State::Settled(Outcome::InDoubt(_))) => {
+                Some(Self::doubtful(dedup, at, conflict))
+            }
+            (None, _) => None,
         }
     }
 
@@ -83,49 +105,69 @@ impl Verdict {
         Self::duplicate(dedup, &landing.outcome, landing.at, conflict)
     }
 
+    /// With one claim for a whole message: what a flight's end says of one
+    /// recipient, where that is another thing than of the message. It may have
+    /// been for some of the recipients alone.
+    pub fn of_share(dedup: &Dedup, landing: &Landing, mark: u64, conflict: bool) -> Option<Self> {
+        if landing.marks.is_empty() {
+            return None;
+        }
+        match (landing.marks.share(mark), &landing.outcome) {
+            (Some(Share::Delivered), Outcome::Accepted(_)) | (Some(Share::Doubtful), Outcome::InDoubt(_)) => {
+                None
+            }
+            (Some(Share::Owed), Outcome::Deferred(_) | Outcome::Refused(_)) => None,
+            (Some(Share::Delivered), _) => Some(Self::sent_earlier(dedup, landing.at, conflict)),
+            // It was tried again, and that is the reply.
+            (Some(Share::Doubtful), _) if dedup.in_doubt == InDoubt::Resend => None,
+            (Some(Share::Doubtful), _) => Some(Self::doubtful(dedup, landing.at, conflict)),
+            (Some(Share::Owed) | None, _) => Some(Self::still_in_flight()),
+        }
+    }
+
     fn duplicate(dedup: &Dedup, outcome: &Outcome, at: Timestamp, conflict: bool) -> Self {
         match (outcome, dedup.on_duplicate) {
             (Outcome::Accepted(reply), OnDuplicate::Reject) => Self {
-                outcome: duplicate_or(conflict),
-                reply: Reply::new(
-                    554,
-                    bounded(format!("5.5.0 [DUPLICATE] accepted {}: {}", at.to_rfc3339(), reply.text())),
-                ),
                 origin: Origin::RejectedDuplicate,
+                ..Self::known(
+                    duplicate_or(conflict),
+                    Reply::new(
+                        554,
+                        bounded(format!("5.5.0 [DUPLICATE] accepted {}: {}", at.to_rfc3339(), reply.text())),
+                    ),
+                )
             },
-            (outcome, _) => Self::known(duplicate_or(conflict), outcome.reply().clone()),
+            (outcome, _) => Self {
+                doubt: matches!(outcome, Outcome::InDoubt(_)),
+                ..Self::known(duplicate_or(conflict), outcome.reply().clone())
+            },
         }
     }
 
     fn doubtful(dedup: &Dedup, at: Timestamp, conflict: bool) -> Self {
-        match (dedup.in_doubt, dedup.on_duplicate) {
-            (InDoubt::Hold, _) => Self::known(
-                DecisionOutcome::Held,
-                Reply::new(
-                    451,
-                    "4.4.2 [IN-DOUBT] sent earlier, outcome unconfirmed; held until an operator resolves it",
-                ),
-            ),
-            (_, OnDuplicate::Reject) => Self {
-                outcome: duplicate_or(conflict),
-                reply: Reply::new(
-                    554,
-                    format!("5.5.0 [DUPLICATE] sent {}, outcome unconfirmed", at.to_rfc3339()),
-                ),
-                origin: Origin::RejectedDuplicate,
-            },
-            (_, OnDuplicate::Accept) => Self::known(duplicate_or(conflict), Reply::new(250, PERHAPS_SENT)),
-        }
+        let (outcome, reply) = match (dedup.in_doubt, dedup.on_duplicate) {
+            (InDoubt::Hold, _) => {
+                let text =
+                    "4.4.2 [IN-DOUBT] sent earlier, outcome unconfirmed; held until an operator resolves it";
+                (DecisionOutcome::Held, Reply::new(451, text))
+            }
+            (_, OnDuplicate::Reject) => {
+                let text = format!("5.5.0 [DUPLICATE] sent {}, outcome unconfirmed", at.to_rfc3339());
+                (duplicate_or(conflict), Reply::new(554, text))
+            }
+            (_, OnDuplicate::Accept) => {
+                let text = "2.0.0 [IN-DOUBT] sent earlier, outcome unconfirmed";
+                (duplicate_or(conflict), Reply::new(250, text))
+            }
+        };
+        Self { doubt: true, ..Self::known(outcome, reply) }
     }
 
-    /// With one claim for a whole message: this recipient has it.
-    pub fn sent_earlier() -> Self {
-        Self::known(DecisionOutcome::Duplicate, Reply::new(250, "2.0.0 sent to this recipient earlier"))
-    }
-
-    /// With one claim for a whole message: this recipient may have it.
-    pub fn perhaps_sent_earlier() -> Self {
-        Self::known(DecisionOutcome::Duplicate, Reply::new(250, PERHAPS_SENT))
+    /// With one claim for a whole message: this recipient has it, though the
+    /// record's reply is about others.
+    fn sent_earlier(dedup: &Dedup, at: Timestamp, conflict: bool) -> Self {
+        let reply = Reply::new(250, "2.0.0 sent to this recipient earlier");
+        Self::duplicate(dedup, &Outcome::Accepted(reply), at, conflict)
     }
 
     /// The flight did not land in time, or was not for this recipient.
@@ -134,129 +176,25 @@ impl Verdict {
         Self::known(DecisionOutcome::InFlightTimeout, Reply::new(451, text))
     }
 
-    /// The same key with another content.
-    pub fn conflict() -> Self {
-        let text = "5.5.0 [CONFLICT] idempotency key reused with different content";
+    /// The same key with another content than that of a record in this state,
+    /// settled at this time (RFC 3339).
+    pub fn conflict(state: StateName, at: &str) -> Self {
+        let first = match state {
+            StateName::Pending | StateName::Committing => "is being sent".to_owned(),
+            StateName::InDoubt => format!("was sent {at}, outcome unconfirmed"),
+            StateName::Accepted | StateName::Deferred | StateName::Refused => format!("was accepted {at}"),
+        };
+        let text =
+            format!("5.5.0 [CONFLICT] idempotency key reused with different content: the first {first}");
         Self::known(DecisionOutcome::Conflict, Reply::new(554, text))
     }
 }
 
+/// When a record was settled.
+pub fn settled_at(record: &Record) -> Timestamp {
+    record.settled_at.unwrap_or(record.last_seen)
+}
+
 fn duplicate_or(conflict: bool) -> DecisionOutcome {
     if conflict { DecisionOutcome::Conflict } else { DecisionOutcome::Duplicate }
-}
-
-/// The message's one reply.
-pub fn combine(fates: &[Fate], on_partial: OnPartial) -> Reply {
-    let fresh = |fate: &&Fate| fate.result.origin == Origin::Fresh;
-    let weighs = |fate: &&Fate| fate.result.origin != Origin::RejectedDuplicate;
-    let some_fresh = fates.iter().any(|fate| fresh(&fate));
-    let counted: Vec<&Fate> = fates.iter().filter(|fate| !some_fresh || weighs(fate)).collect();
-    let of_class = |class| counted.iter().copied().filter(move |fate| fate.result.reply.class() == class);
-    let first_of = |class| of_class(class).find(fresh).or_else(|| of_class(class).next());
-
-    let accepted = first_of(Class::Success);
-    let deferred = first_of(Class::Transient);
-    let refused = first_of(Class::Permanent);
-    match (accepted, deferred, refused) {
-        (Some(fate), None, None) | (None, Some(fate), None) | (None, None, Some(fate)) => {
-            fate.result.reply.clone()
-        }
-        (Some(fate), ..) if planted::is(Bug::PartialAccepted) => fate.result.reply.clone(),
-        (_, Some(_), _) => partial(451, "4.5.0", &counted),
-        (Some(fate), None, Some(_)) => match on_partial {
-            OnPartial::Accept => fate.result.reply.clone(),
-            OnPartial::Report => partial(554, "5.5.0", &counted),
-        },
-        (None, None, None) => Reply::new(451, "4.3.0 internal error, try again"),
-    }
-}
-
-/// Octets of one line of a reply, code and CRLF included (RFC 5321 §4.5.3.1.5).
-const MAX_LINE: usize = 512;
-
-/// Names each recipient that was not accepted, and its reply.
-fn partial(code: u16, enhanced: &str, fates: &[&Fate]) -> Reply {
-    let missing: Vec<_> = fates.iter().filter(|fate| !fate.result.reply.is_success()).collect();
-    let got = fates.len() - missing.len();
-    let mut text = format!("{enhanced} [PARTIAL] accepted for {got} of {} recipients", fates.len());
-    for fate in missing {
-        text.push('\n');
-        text.push_str(&bounded(format!("{enhanced} <{}>: {}", fate.recipient, fate.result.reply)));
-    }
-    Reply::new(code, text)
-}
-
-/// Cuts what quotes others to what fits on one line of a reply.
-fn bounded(mut line: String) -> String {
-    line.truncate(line.floor_char_boundary(MAX_LINE - "250-\r\n".len()));
-    line
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn fate(index: usize, origin: Origin, code: u16, text: &str) -> Fate {
-        Fate {
-            index,
-            recipient: format!("r{index}@x.example"),
-            result: Verdict { outcome: DecisionOutcome::Relayed, reply: Reply::new(code, text), origin },
-            claim: None,
-            upstream: None,
-            attempt: None,
-            first_seen: None,
-            upstream_ms: None,
-        }
-    }
-
-    fn combined(fates: &[Fate]) -> String {
-        combine(fates, OnPartial::Report).to_string()
-    }
-
-    use Origin::{Fresh, Known, RejectedDuplicate};
-
-    #[test]
-    fn one_class_gives_the_reply_of_the_first_newly_sent() {
-        assert_eq!(combined(&[fate(0, Known, 250, "old"), fate(1, Fresh, 250, "new")]), "250 new");
-        assert_eq!(combined(&[fate(0, Known, 250, "a"), fate(1, Known, 250, "b")]), "250 a");
-        assert_eq!(combined(&[fate(0, Fresh, 450, "a"), fate(1, Known, 451, "b")]), "450 a");
-    }
-
-    #[test]
-    fn a_deferral_among_them_makes_the_client_try_again() {
-        let fates =
-            [fate(0, Fresh, 250, "ok"), fate(1, Fresh, 550, "5.1.1 no"), fate(2, Fresh, 450, "4.2.0 busy")];
-        assert_eq!(
-            combined(&fates),
-            "451 4.5.0 [PARTIAL] accepted for 1 of 3 recipients 4.5.0 <r1@x.example>: 550 5.1.1 no \
-             4.5.0 <r2@x.example>: 450 4.2.0 busy"
-        );
-        assert!(combined(&fates[1..]).starts_with("451 4.5.0 [PARTIAL] accepted for 0 of 2"));
-    }
-
-    #[test]
-    fn acceptance_and_refusal_are_reported_or_accepted() {
-        let fates = [fate(0, Fresh, 550, "no"), fate(1, Known, 250, "old"), fate(2, Fresh, 250, "new")];
-        assert!(combined(&fates).starts_with("554 5.5.0 [PARTIAL] accepted for 2 of 3"));
-        assert_eq!(combine(&fates, OnPartial::Accept).to_string(), "250 new");
-    }
-
-    #[test]
-    fn rejected_duplicates_weigh_nothing_beside_what_is_new() {
-        let duplicate = fate(0, RejectedDuplicate, 554, "5.5.0 [DUPLICATE] x");
-        assert_eq!(combined(&[duplicate.clone(), fate(1, Fresh, 250, "new")]), "250 new");
-        assert_eq!(combined(std::slice::from_ref(&duplicate)), "554 5.5.0 [DUPLICATE] x");
-        assert!(
-            combined(&[duplicate, fate(1, Known, 451, "4.5.0 [IN-FLIGHT]")])
-                .starts_with("451 4.5.0 [PARTIAL]")
-        );
-    }
-
-    #[test]
-    fn a_line_of_the_report_stays_within_its_bound() {
-        let fates = [fate(0, Fresh, 250, "ok"), fate(1, Fresh, 550, &"ü".repeat(600))];
-        let mut out = Vec::new();
-        combine(&fates, OnPartial::Report).write_to(&mut out);
-        assert!(out.split(|&b| b == b'\n').all(|line| line.len() < MAX_LINE));
-    }
 }

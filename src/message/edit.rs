@@ -3,15 +3,17 @@
 
 use super::{Content, Headers, Rendition};
 
-/// The changes to one message. Nothing is changed that a DKIM signature covers.
+/// The changes to one message. Nothing is changed that a DKIM signature covers,
+/// and nothing is added that one forbids.
 #[derive(Clone, Debug, Default)]
 pub struct Edits {
-    /// Whole fields, each with its CRLF, that go in front.
-    pub prepend: String,
+    /// Our Received field with its CRLF, which goes in front.
+    pub received: String,
     /// Names of fields to take out, in lower case.
     pub remove: Vec<String>,
-    /// Fields to put in the place of those of the same name.
-    pub replace: Vec<(&'static str, String)>,
+    /// Fields to put in the place of those of the same name, each whole and
+    /// without its last CRLF.
+    pub replace: Vec<(String, Vec<u8>)>,
 }
 
 impl Edits {
@@ -27,9 +29,13 @@ impl Edits {
                     || replace.iter().any(|(replaced, _)| replaced.eq_ignore_ascii_case(name)))
         };
 
-        let mut front = self.prepend.clone();
-        for (name, value) in &replace {
-            front.push_str(&format!("{name}: {value}\r\n"));
+        let mut front = Vec::new();
+        if !headers.oversigns("received") {
+            front.extend_from_slice(self.received.as_bytes());
+        }
+        for (_, field) in &replace {
+            front.extend_from_slice(field);
+            front.extend_from_slice(b"\r\n");
         }
         let mut rendition = Rendition::new();
         rendition.set_eight_bit(eight_bit);
@@ -88,10 +94,30 @@ mod tests {
         let text =
             "DKIM-Signature: h=x-key:message-id; b=x\r\nX-Key: k\r\nMessage-ID: <a@x>\r\nDate: now\r\n\r\n";
         let mut edits = remove("x-key");
-        edits.replace = vec![("Message-ID", "<first@x>".into()), ("Date", "then".into())];
+        edits.replace = vec![
+            ("Message-ID".into(), b"Message-ID: <first@x>".to_vec()),
+            ("Date".into(), b"DATE:\tthen\r\n (folded)".to_vec()),
+        ];
         let sent = edited(text, edits).await;
         assert!(sent.contains("X-Key: k\r\nMessage-ID: <a@x>\r\n"), "{sent}");
-        assert!(sent.starts_with("Date: then\r\n") && !sent.contains("Date: now"), "{sent}");
+        assert!(sent.starts_with("DATE:\tthen\r\n (folded)\r\n") && !sent.contains("Date: now"), "{sent}");
+    }
+
+    #[tokio::test]
+    async fn nothing_is_added_that_a_signature_forbids() {
+        let received = || Edits {
+            received: "Received: by us\r\n".into(),
+            replace: vec![("X-Key".into(), b"X-Key: k".to_vec())],
+            ..Edits::default()
+        };
+        let forbidding = "DKIM-Signature: h=Received:x-key; b=x\r\nA: 1\r\n\r\n";
+        assert_eq!(edited(forbidding, received()).await, forbidding);
+        let signed = "DKIM-Signature: h=received; b=x\r\nReceived: by them\r\n\r\n";
+        assert_eq!(
+            edited(signed, received()).await,
+            format!("Received: by us\r\nX-Key: k\r\n{signed}"),
+            "one more Received field lies above those that are signed"
+        );
     }
 
     /// Each field is looked up among the names that are signed: with a list of
@@ -115,7 +141,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_unchanged_message_gets_only_what_goes_in_front() {
-        let edits = Edits { prepend: "Received: by us\r\n".into(), ..Edits::default() };
+        let edits = Edits { received: "Received: by us\r\n".into(), ..Edits::default() };
         assert_eq!(edited("A: 1\r\n\r\n.\r\n", edits).await, "Received: by us\r\nA: 1\r\n\r\n.\r\n");
     }
 }

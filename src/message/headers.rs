@@ -109,6 +109,12 @@ impl Headers {
         self.fields.is_empty()
     }
 
+    /// Whether the section is one field of that name (in any case) and nothing else.
+    pub fn is_only(&self, name: &str) -> bool {
+        let all = |field: &Field| field.all == (0..self.section.len());
+        self.fields.len() == 1 && self.named(name).next().is_some_and(all)
+    }
+
     /// The values of every field of that name (in any case), unfolded
     /// (RFC 5322 §2.2.3) and trimmed, in order.
     pub fn values<'a>(&'a self, name: &'a str) -> impl Iterator<Item = String> + 'a {
@@ -118,6 +124,12 @@ impl Headers {
     /// The value of the first field of that name.
     pub fn first(&self, name: &str) -> Option<String> {
         self.values(name).next()
+    }
+
+    /// The first field of that name, octet for octet, its name and its line end
+    /// included.
+    pub fn written(&self, name: &str) -> Option<&[u8]> {
+        self.named(name).next().map(|field| &self.section[field.all.clone()])
     }
 
     /// The stretches of the section that remain when all fields for which
@@ -140,23 +152,39 @@ impl Headers {
     /// tag `h=`). Removing or changing one of those would break it. A set,
     /// because a hostile signature names tens of thousands.
     pub fn signed_names(&self) -> HashSet<String> {
-        let tags = |value: String| {
-            let list = value.split(';').find_map(|tag| {
-                let (name, list) = tag.split_once('=')?;
-                (name.trim() == "h").then(|| list.to_ascii_lowercase())
-            });
-            list.unwrap_or_default()
-        };
         let mut names = HashSet::new();
-        for list in self.values("dkim-signature").map(tags) {
+        for list in self.signed_lists() {
             names.extend(list.split(':').map(|name| name.trim().to_owned()));
         }
         names
     }
 
+    /// Whether a DKIM signature names this field (in lower case) more often than
+    /// the message has it, so that one more breaks it (RFC 6376 §5.4.2).
+    pub fn oversigns(&self, name: &str) -> bool {
+        let there = self.named(name).count();
+        self.signed_lists().any(|list| list.split(':').filter(|signed| signed.trim() == name).count() > there)
+    }
+
+    /// The names that each DKIM signature covers, in lower case, with colons
+    /// between them.
+    fn signed_lists(&self) -> impl Iterator<Item = String> + '_ {
+        self.values("dkim-signature").map(|value| {
+            let list = value.split(';').find_map(|tag| {
+                let (name, list) = tag.split_once('=')?;
+                (name.trim() == "h").then(|| list.to_ascii_lowercase())
+            });
+            list.unwrap_or_default()
+        })
+    }
+
     fn raw<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a [u8]> + 'a {
-        let named = |field: &&Field| self.section[field.name.clone()].eq_ignore_ascii_case(name.as_bytes());
-        self.fields.iter().filter(named).map(|field| &self.section[field.value..field.all.end])
+        self.named(name).map(|field| &self.section[field.value..field.all.end])
+    }
+
+    fn named<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a Field> + 'a {
+        let is = |field: &&Field| self.section[field.name.clone()].eq_ignore_ascii_case(name.as_bytes());
+        self.fields.iter().filter(is)
     }
 }
 
@@ -169,8 +197,9 @@ fn field(line: &[u8], at: usize) -> Option<Field> {
     graphic.then(|| Field { all: at..at + line.len(), name: at..at + name.len(), value: at + colon + 1 })
 }
 
+/// The value behind a field's colon, unfolded (RFC 5322 §2.2.3) and trimmed.
 /// What is not UTF-8 is read octet by octet, so that no two values become one.
-fn unfold(raw: &[u8]) -> String {
+pub fn unfold(raw: &[u8]) -> String {
     let text = decode::text(Cow::Borrowed(raw), None);
     let text = text.trim_matches(|c: char| c.is_ascii_whitespace());
     if text.contains('\n') { text.replace("\r\n", "") } else { text.to_owned() }

@@ -38,7 +38,7 @@ use std::time::Duration;
 pub use backend::{Backend, IdRange};
 use census::Figures;
 pub use census::Progress;
-use ending::{end, standing};
+use ending::{End, cut, end, outlasts};
 use held::{Held, HeldClaims, Under};
 use judge::{begin, judge};
 pub use listing::MAX_SCAN;
@@ -61,9 +61,9 @@ const ABANDONED: Duration = Duration::from_secs(3600);
 pub struct Ledger<B> {
     backend: B,
     held: HeldClaims,
-    settled: Recent,
-    /// Who was committing what when it was taken over.
-    overtaken: Recent,
+    settled: Recent<()>,
+    /// Who was committing what when it was taken over, and what was known beneath.
+    overtaken: Recent<Option<Box<Record>>>,
     figures: Figures,
     /// The latest time that it was told since it was opened for relaying.
     now: Option<Timestamp>,
@@ -235,32 +235,37 @@ impl<B: Backend> Ledger<B> {
 
     /// On a fault the claim stays held.
     fn settle_one(&mut self, token: Token, at: Timestamp, settlement: &Settlement) -> Result<(), StoreFault> {
-        let Some(mut held) = self.lift(&settlement.id) else { return Err(StoreFault::Fenced) };
-        let record = &mut held.record;
-        let before = record.state.clone();
-        record.upstream.clone_from(&settlement.upstream);
-        let marks = std::mem::replace(&mut record.marks, settlement.marks.clone());
-        end(record, at, settlement.outcome.clone());
-        if let Err(fault) = self.write_end(&held, before.name() == StateName::Committing) {
-            held.record.state = before;
-            held.record.marks = marks;
-            held.record.attempts.pop();
-            held.record.attempt_count -= 1;
+        let before = self.known_beneath(&settlement.id)?;
+        let Some(held) = self.lift(&settlement.id) else { return Err(StoreFault::Fenced) };
+        let committed = held.record.state.name() == StateName::Committing;
+        let ended = Held { record: settled(&held.record, before, at, settlement), ..held.clone() };
+        if let Err(fault) = self.write_end(&ended, committed) {
             self.lay(held);
             return Err(fault);
         }
-        self.figures.shown(&settlement.id, held.record.state.name(), &held.record.tenant);
-        self.settled.remember(settlement.id, token);
+        self.figures.shown(&settlement.id, ended.record.state.name(), &ended.record.tenant);
+        self.settled.remember(settlement.id, token, ());
         Ok(())
     }
 
+    /// The record that lies under a claim, where the upstream has its message or
+    /// may have it.
+    fn known_beneath(&self, id: &ClaimId) -> Result<Option<Record>, StoreFault> {
+        let known = |state| matches!(state, StateName::Accepted | StateName::InDoubt);
+        match self.held.under(id) {
+            Some(under) if known(under.state) => self.backend.get(id),
+            _ => Ok(None),
+        }
+    }
+
     fn already_settled(&self, token: Token, settlement: &Settlement) -> Result<bool, StoreFault> {
-        if !self.settled.by(&settlement.id, token) || self.held.get(&settlement.id).is_some() {
+        if self.settled.of(&settlement.id, token).is_none() || self.held.get(&settlement.id).is_some() {
             return Ok(false);
         }
         let record = self.backend.get(&settlement.id)?;
-        let settled = State::Settled(standing(&settlement.marks, settlement.outcome.clone()));
-        Ok(record.is_some_and(|record| record.state == settled && record.marks == settlement.marks))
+        let reply = cut(&settlement.outcome);
+        let last = |record: &Record| record.attempts.last().is_some_and(|last| last.reply == reply);
+        Ok(record.is_some_and(|record| last(&record)))
     }
 
     /// Writes the end of a claim. The indexes before the record, the record
@@ -354,6 +359,17 @@ impl<B: Backend> Ledger<B> {
         self.held.bare(&record.id);
         Ok(())
     }
+}
+
+/// The record of an attempt that ended, or what it leaves standing of `before`.
+fn settled(tried: &Record, before: Option<Record>, at: Timestamp, settlement: &Settlement) -> Record {
+    let Settlement { outcome, kind, heard, upstream, marks, .. } = settlement;
+    let ending = End { at, kind: *kind, outcome: outcome.clone(), heard: *heard };
+    let mut record = Record { upstream: upstream.clone(), marks: marks.clone(), ..tried.clone() };
+    outlasts(before, &record, &ending).unwrap_or_else(|| {
+        end(&mut record, ending);
+        record
+    })
 }
 
 /// An expired record is absent for every purpose, swept or not.

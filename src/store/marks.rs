@@ -36,10 +36,11 @@ pub enum Share {
 }
 
 impl Marks {
-    /// Notes what an attempt brought. Who has the message has it, whatever
-    /// comes later.
+    /// Notes what an attempt brought. A recipient that has the message has it,
+    /// and one that may have it still may, if a later attempt brings nothing.
     pub fn note(&mut self, mark: u64, share: Share) {
-        if self.delivered.contains(&mark) {
+        let is_doubt = self.doubtful.contains(&mark);
+        if self.delivered.contains(&mark) || is_doubt && share == Share::Owed {
             return;
         }
         self.owed.retain(|other| *other != mark);
@@ -49,6 +50,26 @@ impl Marks {
             Share::Owed => self.owed.push(mark),
             Share::Doubtful => self.doubtful.push(mark),
         }
+    }
+
+    /// Notes all that others know.
+    pub(super) fn unite(&mut self, others: &Marks) {
+        let lists = [
+            (&others.delivered, Share::Delivered),
+            (&others.doubtful, Share::Doubtful),
+            (&others.owed, Share::Owed),
+        ];
+        for (list, share) in lists {
+            list.iter().for_each(|mark| self.note(*mark, share));
+        }
+    }
+
+    /// Whether one of these recipients certainly lacks the message: no attempt
+    /// that could be about it brought it, or none named it. Where the record
+    /// tells no recipients apart, it is about all of them.
+    pub fn is_lacked_by(&self, recipients: &[u64]) -> bool {
+        !self.is_empty()
+            && recipients.iter().any(|mark| matches!(self.share(*mark), None | Some(Share::Owed)))
     }
 
     /// What is known of a recipient; `None` of one that no attempt was made at.

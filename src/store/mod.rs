@@ -26,7 +26,10 @@ pub use counts::{Count, Tally};
 pub use marks::{MAX_MARKS, Marks, Share};
 pub use mend::{Change, Imported, Resolution};
 pub use query::{Census, Query, Selection};
-pub use record::{Attempt, ClaimId, Fingerprint, Outcome, Record, State, StateName, Suppression, Token};
+pub use record::{
+    Attempt, AttemptKind, ClaimId, Fingerprint, Names, Outcome, Record, State, StateName, Suppression, Token,
+    WrittenField,
+};
 
 use crate::clock::Timestamp;
 use crate::config::{InDoubt, OnConflict};
@@ -72,14 +75,14 @@ pub struct Slot {
     /// With one claim for a whole message: the marks of all its recipients
     /// ([`record::recipient_mark`]). Else empty.
     pub marks: Vec<u64>,
-    /// For the record.
-    pub message_id: Option<String>,
-    /// The Date field, for a resend.
-    pub date: Option<String>,
+    /// For the record, and for a resend.
+    pub names: Names,
     /// Octets of the message as received.
     pub size: u64,
     /// How long an outcome is remembered.
     pub window: Duration,
+    /// How long at least, where the client received no final reply.
+    pub unheard_window: Duration,
     /// What another fingerprint under the same id means.
     pub on_conflict: OnConflict,
     /// What an earlier attempt in doubt means.
@@ -100,9 +103,9 @@ impl Slot {
         record.fingerprint == self.fingerprint || self.on_conflict != OnConflict::Relay
     }
 
-    /// Whether `record` says of any of its recipients that it lacks the message.
+    /// Whether any of its recipients certainly lacks what `record` is about.
     pub fn is_owed(&self, record: &Record) -> bool {
-        self.marks.iter().any(|mark| record.marks.owed.contains(mark))
+        record.marks.is_lacked_by(&self.marks)
     }
 }
 
@@ -169,11 +172,25 @@ pub struct Settlement {
     /// What the upstream finally answered. The claim stays in doubt beside it
     /// as long as `marks` has a doubt.
     pub outcome: Outcome,
+    /// How the attempt ended; beside a doubt, what caused it.
+    pub kind: AttemptKind,
+    /// Whether the client received the final reply, as far as is known yet. The
+    /// claim is remembered for [`Slot::unheard_window`] at least where it did not.
+    pub heard: bool,
     /// The upstream's address, for the record.
     pub upstream: String,
     /// With one claim for a whole message: what is known of its recipients from
     /// now on. Replaces what the record says.
     pub marks: Marks,
+}
+
+impl Settlement {
+    /// The end of a claim that the upstream was asked about, whose client is
+    /// there for the reply.
+    pub fn new(id: ClaimId, outcome: Outcome, upstream: impl Into<String>) -> Self {
+        let kind = AttemptKind::of(&outcome);
+        Self { id, outcome, kind, heard: true, upstream: upstream.into(), marks: Marks::default() }
+    }
 }
 
 /// Whether a settlement is waited for until it is on stable storage.

@@ -4,14 +4,17 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::record::unhex;
 use super::{
-    Attempt, ClaimId, Fingerprint, MAX_MARKS, Marks, Outcome, Record, State, StateName, Suppression, Token,
+    Attempt, AttemptKind, ClaimId, Fingerprint, MAX_MARKS, Marks, Names, Outcome, Record, State, StateName,
+    Suppression, Token, WrittenField,
 };
 use crate::clock::Timestamp;
 use crate::escape;
+use crate::message::Headers;
 use crate::smtp::reply::Reply;
 
 /// A record in JSON: the names are fixed, other programs read them. Up to
@@ -60,6 +63,13 @@ pub struct RecordView {
     /// The Date field beside the Message-ID.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub date: Option<String>,
+    /// The Message-ID field in base64, where its sender wrote it in another form
+    /// than `Message-ID: ` and the value.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message_id_wire: Option<String>,
+    /// The same of the Date field.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub date_wire: Option<String>,
     /// How many tries there were, where that is not the number of `attempts`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attempt_count: Option<u64>,
@@ -69,6 +79,13 @@ pub struct RecordView {
     /// How long an outcome is remembered, in milliseconds.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub window_ms: u64,
+    /// How long at least, where the client received no final reply, in
+    /// milliseconds.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub unheard_window_ms: u64,
+    /// Whether the client received the final reply; true where it is not there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub heard: Option<bool>,
     /// Marks of those recipients of a whole message who have it, 16 hex digits
     /// each.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -88,6 +105,9 @@ pub struct RecordView {
     /// Who holds a claim that is being committed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub holder: Option<String>,
+    /// The first attempt that a provider is to take for the same e-mail.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub series: Option<String>,
 }
 
 /// One try at sending.
@@ -97,6 +117,9 @@ pub struct AttemptView {
     pub at: String,
     /// The reply on one line.
     pub reply: String,
+    /// How it ended. Exports of earlier versions have it in the reply's words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kind: Option<AttemptKind>,
 }
 
 /// A duplicate or conflict that was answered from the record.
@@ -149,19 +172,21 @@ impl From<&Record> for RecordView {
             state: record.state.name(),
             reply: reply.map(Reply::to_string),
             upstream: present(&record.upstream),
-            message_id: record.message_id.clone(),
+            message_id: record.message_id(),
             size: record.size,
-            attempts: attempts
-                .map(|a| AttemptView { at: a.at.to_rfc3339(), reply: a.reply.clone() })
-                .collect(),
+            attempts: attempts.map(AttemptView::from).collect(),
             first_seen: record.first_seen.to_rfc3339(),
             last_seen: record.last_seen.to_rfc3339(),
             duplicates: record.duplicates,
             expires: record.expires.to_rfc3339(),
-            date: record.date.clone(),
+            date: record.names.date.as_ref().map(WrittenField::text),
+            message_id_wire: record.names.message_id.as_ref().and_then(|field| written("Message-ID", field)),
+            date_wire: record.names.date.as_ref().and_then(|field| written("Date", field)),
             attempt_count: Some(record.attempt_count).filter(|n| *n != record.attempts.len() as u64),
             settled_at: record.settled_at.map(Timestamp::to_rfc3339),
-            window_ms: u64::try_from(record.window.as_millis()).unwrap_or(u64::MAX),
+            window_ms: millis(record.window),
+            unheard_window_ms: millis(record.unheard_window),
+            heard: (!record.heard).then_some(false),
             delivered: digits(&record.marks.delivered),
             owed: digits(&record.marks.owed),
             doubtful: digits(&record.marks.doubtful),
@@ -170,11 +195,56 @@ impl From<&Record> for RecordView {
                 .collect(),
             reply_wire: reply.and_then(wire_text),
             holder: match record.state {
-                State::Committing { holder } => Some(format!("{:x}-{:x}", holder.owner, holder.attempt)),
+                State::Committing { holder } => Some(token_text(holder)),
                 State::Pending { .. } | State::Settled(_) => None,
             },
+            // Nothing but a resend asks for it.
+            series: (record.state.name() == StateName::InDoubt).then(|| token_text(record.series)),
         }
     }
+}
+
+impl From<&Attempt> for AttemptView {
+    fn from(attempt: &Attempt) -> Self {
+        let Attempt { at, kind, reply } = attempt;
+        Self { at: at.to_rfc3339(), kind: Some(*kind), reply: reply.clone() }
+    }
+}
+
+impl AttemptView {
+    /// How it ended.
+    pub fn kind(&self) -> AttemptKind {
+        self.kind.unwrap_or_else(|| AttemptKind::of_words(&self.reply))
+    }
+}
+
+fn millis(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// A field that its value alone can't give back.
+fn written(name: &str, field: &WrittenField) -> Option<String> {
+    let exact = WrittenField::of_text(name, &field.text()).is_some_and(|same| same == *field);
+    (!exact).then(|| BASE64.encode(field.octets()))
+}
+
+/// A field by its value, or as it was written.
+fn field(
+    member: &str,
+    name: &str,
+    text: Option<&str>,
+    wire: Option<&str>,
+) -> Result<Option<WrittenField>, String> {
+    if let Some(wire) = wire {
+        let octets = BASE64.decode(wire).map_err(|_| wrong(member, wire, "base64"))?;
+        // It goes into a message: it must be one field and nothing else.
+        let alone = Bytes::from([&octets[..], b"\r\n"].concat());
+        let is_field = Headers::parse(&alone).is_ok_and(|headers| headers.is_only(name));
+        let field = WrittenField::new(&octets).filter(|_| is_field);
+        return field.map(Some).ok_or_else(|| wrong(member, wire, "one header field of that name in base64"));
+    }
+    let Some(text) = text else { return Ok(None) };
+    WrittenField::of_text(name, text).map(Some).ok_or_else(|| wrong(member, text, "one short line"))
 }
 
 /// The text of a reply that its one line can't give back.
@@ -196,7 +266,12 @@ impl TryFrom<&RecordView> for Record {
     /// Pending records can't be taken back: they mean nothing outside of the
     /// process that holds them.
     fn try_from(view: &RecordView) -> Result<Self, String> {
-        let attempt = |a: &AttemptView| Ok(Attempt { at: time("attempts", &a.at)?, reply: a.reply.clone() });
+        let attempt = |a: &AttemptView| {
+            Ok(Attempt { at: time("attempts", &a.at)?, kind: a.kind(), reply: a.reply.clone() })
+        };
+        let of = |member, name, text: &Option<String>, wire: &Option<String>| {
+            field(member, name, text.as_deref(), wire.as_deref())
+        };
         let suppression = |s: &SuppressionView| {
             Ok(Suppression { at: time("suppressed", &s.at)?, client: s.client.clone() })
         };
@@ -214,8 +289,11 @@ impl TryFrom<&RecordView> for Record {
             fingerprint: Fingerprint(fingerprint),
             state: state(view)?,
             upstream: view.upstream.clone().unwrap_or_default(),
-            message_id: view.message_id.clone(),
-            date: view.date.clone(),
+            names: Names {
+                message_id: of("message_id", "Message-ID", &view.message_id, &view.message_id_wire)?,
+                date: of("date", "Date", &view.date, &view.date_wire)?,
+            },
+            series: token("series", view.series.as_deref())?,
             size: view.size,
             attempts: view.attempts.iter().map(attempt).collect::<Result<_, String>>()?,
             attempt_count: view.attempt_count.unwrap_or(view.attempts.len() as u64),
@@ -224,6 +302,8 @@ impl TryFrom<&RecordView> for Record {
             settled_at: view.settled_at.as_deref().map(|at| time("settled_at", at)).transpose()?,
             duplicates: view.duplicates,
             window: Duration::from_millis(view.window_ms),
+            unheard_window: Duration::from_millis(view.unheard_window_ms),
+            heard: view.heard.unwrap_or(true),
             expires: time("expires", &view.expires)?,
             marks: marks(view)?,
             suppressed: view.suppressed.iter().map(suppression).collect::<Result<_, String>>()?,
@@ -276,7 +356,9 @@ fn state(view: &RecordView) -> Result<State, String> {
         StateName::Pending => {
             return Err(wrong("state", "pending", "another: a pending claim has sent nothing"));
         }
-        StateName::Committing => return Ok(State::Committing { holder: holder(view)? }),
+        StateName::Committing => {
+            return Ok(State::Committing { holder: token("holder", view.holder.as_deref())? });
+        }
         StateName::Accepted => Outcome::Accepted,
         StateName::Deferred => Outcome::Deferred,
         StateName::Refused => Outcome::Refused,
@@ -297,14 +379,18 @@ fn reply(view: &RecordView) -> Result<Reply, String> {
     Ok(Reply::from_wire(reply.code(), text))
 }
 
-/// Who holds a claim means nothing to another process, and may be missing.
-fn holder(view: &RecordView) -> Result<Token, String> {
-    let Some(text) = &view.holder else { return Ok(Token { owner: 0, attempt: 0 }) };
+fn token_text(token: Token) -> String {
+    format!("{:x}-{:x}", token.owner, token.attempt)
+}
+
+/// An attempt of another process. It means little here, and may be missing.
+fn token(member: &str, text: Option<&str>) -> Result<Token, String> {
+    let Some(text) = text else { return Ok(Token { owner: 0, attempt: 0 }) };
     let number = |digits: &str| u64::from_str_radix(digits, 16).ok();
     let token = text
         .split_once('-')
         .and_then(|(owner, attempt)| Some(Token { owner: number(owner)?, attempt: number(attempt)? }));
-    token.ok_or_else(|| wrong("holder", text, "two hexadecimal numbers with a - between them"))
+    token.ok_or_else(|| wrong(member, text, "two hexadecimal numbers with a - between them"))
 }
 
 #[cfg(test)]

@@ -101,7 +101,6 @@ async fn send(store: &SledStore) -> Result<(), String> {
     }
     store.commit(token, vec![id(STRANGER).into()], now).await.map_err(text)?;
     let outcome = Outcome::of_reply(Reply::new(250, "2.0.0 ok"));
-    let settlement =
-        Settlement { id: id(STRANGER), outcome, upstream: String::new(), marks: Marks::default() };
+    let settlement = Settlement::new(id(STRANGER), outcome, "");
     store.settle(token, now, vec![settlement], Durability::Now).await.map_err(text)
 }

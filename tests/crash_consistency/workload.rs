@@ -148,10 +148,10 @@ pub(crate) fn slot(number: u64, weight: usize, window: Duration, in_doubt: InDou
         rule: String::new(),
         fingerprint: Fingerprint([1; 32]),
         marks: Vec::new(),
-        message_id: Some("<first@example.com>".into()),
-        date: None,
+        names: Names::of_texts(Some("<first@example.com>"), None),
         size: 1234,
         window,
+        unheard_window: Duration::ZERO,
         on_conflict: OnConflict::Reject,
         in_doubt,
     }
@@ -293,8 +293,7 @@ impl Task {
             }
         };
         let durability = if self.random.once_in(2) { Durability::Now } else { Durability::Soon };
-        let settlement =
-            Settlement { id: id(number), outcome, upstream: "mx:25".into(), marks: Marks::default() };
+        let settlement = Settlement::new(id(number), outcome, "mx:25");
         self.about_to(number, &state);
         self.world.store.settle(token, self.world.now(), vec![settlement], durability).await.unwrap();
         match durability {

@@ -88,7 +88,7 @@ impl Fate {
                 return Self {
                     course: Course::Conflict,
                     text: format!("conflict: {} with this key but another content", described(view)),
-                    reply: Some(Verdict::conflict().reply.to_string()),
+                    reply: Some(Verdict::conflict(view.state, at).reply.to_string()),
                 };
             }
             OnConflict::Relay if conflict => {
@@ -101,7 +101,7 @@ impl Fate {
         }
         let beside = if conflict { " (its content differs, and on_conflict is suppress)" } else { "" };
         let heard = heard(view, policy, conflict);
-        let owed = marks.iter().filter(|mark| view.owed.contains(&format!("{mark:016x}"))).count();
+        let owed = lacking(view, marks);
         match (view.state, policy.in_doubt) {
             (StateName::Accepted, _) | (StateName::InDoubt, InDoubt::Suppress) if owed > 0 => {
                 relayed(format!("{}, but {owed} of its recipients lack it: it goes to them", described(view)))
@@ -132,6 +132,13 @@ impl Fate {
 fn heard(view: &RecordView, policy: &Dedup, conflict: bool) -> Option<String> {
     let record = Record::try_from(view).ok()?;
     Some(Verdict::of_record(policy, &record, conflict).reply).as_ref().map(Reply::to_string)
+}
+
+/// How many of these recipients lack the message.
+fn lacking(view: &RecordView, marks: &[u64]) -> usize {
+    let has = |mark: &str| view.delivered.iter().chain(&view.doubtful).any(|known| known == mark);
+    let tells = !(view.delivered.is_empty() && view.owed.is_empty() && view.doubtful.is_empty());
+    marks.iter().filter(|mark| tells && !has(&format!("{mark:016x}"))).count()
 }
 
 fn settled_at(view: &RecordView) -> &str {

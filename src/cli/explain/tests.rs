@@ -9,7 +9,8 @@ use crate::smtp::reply::Reply;
 use crate::store::memory::MemoryStore;
 use crate::store::view::RecordView;
 use crate::store::{
-    ClaimId, ClaimRequest, Claimed, Durability, Fingerprint, Marks, Outcome, Settlement, Slot, Store, Token,
+    ClaimId, ClaimRequest, Claimed, Durability, Fingerprint, Marks, Names, Outcome, Settlement, Slot, Store,
+    Token,
 };
 use fate::Course;
 
@@ -32,10 +33,10 @@ fn request(attempt: u64, fingerprint: u8, policy: &Dedup) -> ClaimRequest {
         rule: String::new(),
         fingerprint: Fingerprint([fingerprint; 32]),
         marks: vec![1, 2],
-        message_id: None,
-        date: None,
+        names: Names::default(),
         size: 1,
         window: Duration::from_secs(60),
+        unheard_window: Duration::ZERO,
         on_conflict: policy.on_conflict,
         in_doubt: policy.in_doubt,
     };
@@ -76,7 +77,7 @@ async fn after(first: First, policy: &Dedup, marks: Marks) -> MemoryStore {
     store.commit(token, vec![ID.into()], NOW).await.unwrap();
     if let First::Settled(outcome) = first {
         let outcome = outcome(Reply::new(250, "2.0.0 ok"));
-        let settled = Settlement { id: ID, outcome, upstream: "a:25".into(), marks };
+        let settled = Settlement { marks, ..Settlement::new(ID, outcome, "a:25") };
         store.settle(token, NOW, vec![settled], Durability::Now).await.unwrap();
     }
     store

@@ -14,9 +14,9 @@ use crate::store::memory::MemoryStore;
 use crate::store::search::StateName;
 use crate::store::view::RecordView;
 use crate::store::{
-    Attempt, Census, Change, ClaimId, ClaimRequest, Claimed, Commit, Count, Durability, Fingerprint,
-    Imported, Marks, Outcome, Query, Record, Resolution, Selection, Settlement, State, Store, StoreFault,
-    Suppression, Token,
+    Attempt, AttemptKind, Census, Change, ClaimId, ClaimRequest, Claimed, Commit, Count, Durability,
+    Fingerprint, Imported, Marks, Names, Outcome, Query, Record, Resolution, Selection, Settlement, State,
+    Store, StoreFault, Suppression, Token, WrittenField,
 };
 
 const NOW: Timestamp = Timestamp::from_millis(1_795_248_900_123);
@@ -102,6 +102,10 @@ impl Store for Shelf {
     }
 }
 
+fn attempt(at: Timestamp, reply: &str) -> Attempt {
+    Attempt { at, kind: AttemptKind::of_words(reply), reply: reply.to_owned() }
+}
+
 fn record(number: u8, key: &str, recipient: &str, state: State) -> Record {
     let minute = 60_000;
     let seen = Timestamp::from_millis(NOW.as_millis() - 10 * minute + u64::from(number) * minute);
@@ -116,16 +120,18 @@ fn record(number: u8, key: &str, recipient: &str, state: State) -> Record {
         fingerprint: Fingerprint([0xfe; 32]),
         state,
         upstream: "smtp.example.com:25".into(),
-        message_id: Some("<a@b>".into()),
-        date: None,
+        names: Names::of_texts(Some("<a@b>"), None),
+        series: Token { owner: 0, attempt: 0 },
         size: 1234,
-        attempts: vec![Attempt { at: seen, reply: "250 2.0.0 queued".into() }],
+        attempts: vec![attempt(seen, "250 2.0.0 queued")],
         attempt_count: 1,
         first_seen: seen,
         last_seen: seen,
         settled_at: Some(seen),
         duplicates: 31,
         window: Duration::from_secs(3600),
+        unheard_window: Duration::ZERO,
+        heard: true,
         expires: seen.plus(Duration::from_secs(3600)),
         marks: Marks::default(),
         suppressed: Vec::new(),
@@ -216,7 +222,7 @@ fn a_record_in_json_has_the_fields_of_the_interface() {
          \"recipient\":\"ann@example.com\",\"sender\":\"shop@example.com\",\"rule\":null,\"fingerprint\":\"{print}\",\
          \"state\":\"accepted\",\"reply\":\"250 2.0.0 queued 2.0.0 ok\",\"upstream\":\"smtp.example.com:25\",\
          \"message_id\":\"<a@b>\",\"size\":1234,\"attempts\":[{{\"at\":\"2026-11-21T08:06:00.123Z\",\
-         \"reply\":\"250 2.0.0 queued\"}}],\"first_seen\":\"2026-11-21T08:06:00.123Z\",\
+         \"reply\":\"250 2.0.0 queued\",\"kind\":\"accepted\"}}],\"first_seen\":\"2026-11-21T08:06:00.123Z\",\
          \"last_seen\":\"2026-11-21T08:06:00.123Z\",\"duplicates\":31,\"expires\":\"2026-11-21T09:06:00.123Z\","
     );
     assert!(line.starts_with(&golden), "{line}");
@@ -272,7 +278,7 @@ fn the_first_line_says_whether_it_was_sent_once() {
     assert_eq!(first_line(&once), format!("accepted once, {at}; 3 duplicates suppressed since"));
     once.duplicates = 0;
     let tried = |replies: &[&str], state: State| {
-        let attempt = |reply: &&str| Attempt { at: NOW, reply: (*reply).to_owned() };
+        let attempt = |reply: &&str| attempt(NOW, reply);
         let attempts: Vec<Attempt> = replies.iter().map(attempt).collect();
         let attempt_count = replies.iter().filter(|reply| !reply.starts_with("resolved")).count() as u64;
         first_line(&Record { attempts, attempt_count, state, ..once.clone() })
@@ -364,7 +370,7 @@ fn settled_shelf() -> Shelf {
     let reply = Reply::from_wire(450, b"4.2.0 caf\xe9\n4.2.0  two \n".to_vec());
     let mut odd = record(9, "\u{2028}\u{e4}", "x@y.test", State::Settled(Outcome::Deferred(reply)));
     odd.rule = "night".into();
-    odd.date = Some("Sat, 21 Nov 2026 08:15:00 +0000".into());
+    odd.names.date = WrittenField::of_text("Date", "Sat, 21 Nov 2026 08:15:00 +0000");
     odd.attempt_count = 40;
     odd.settled_at = None;
     odd.marks = Marks { delivered: vec![1, u64::MAX], owed: vec![2], doubtful: vec![3] };

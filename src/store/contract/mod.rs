@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 
 use super::{
-    Census, ClaimId, ClaimRequest, Claimed, Durability, Fingerprint, Marks, Outcome, Query, Record,
+    Census, ClaimId, ClaimRequest, Claimed, Durability, Fingerprint, Names, Outcome, Query, Record,
     Selection, Settlement, Slot, Store, StoreFault, Token,
 };
 use crate::clock::Timestamp;
@@ -142,10 +142,10 @@ pub(crate) fn slot(number: u8) -> Slot {
         rule: String::new(),
         fingerprint: Fingerprint([1; 32]),
         marks: Vec::new(),
-        message_id: Some("<first@example.com>".into()),
-        date: Some("Sat, 21 Nov 2026 08:15:00 +0000".into()),
+        names: Names::of_texts(Some("<first@example.com>"), Some("Sat, 21 Nov 2026 08:15:00 +0000")),
         size: 1234,
         window: WINDOW,
+        unheard_window: Duration::ZERO,
         on_conflict: OnConflict::Reject,
         in_doubt: InDoubt::Suppress,
     }
@@ -176,7 +176,7 @@ pub(crate) fn in_doubt() -> Outcome {
 }
 
 pub(crate) fn settlement(number: u8, outcome: Outcome) -> Settlement {
-    Settlement { id: id(number), outcome, upstream: "mx.example.net:25".into(), marks: Marks::default() }
+    Settlement::new(id(number), outcome, "mx.example.net:25")
 }
 
 pub(crate) async fn settle(

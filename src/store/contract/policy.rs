@@ -5,14 +5,14 @@ use super::{
     previous, refused, request, send, settle, settled, settlement, slot, token,
 };
 use crate::config::{InDoubt, OnConflict};
-use crate::store::{Durability, Fingerprint, State, StoreFault};
+use crate::store::{Durability, Fingerprint, Names, State, StoreFault};
 
 fn other(on_conflict: OnConflict) -> Slot {
     Slot { fingerprint: Fingerprint([2; 32]), on_conflict, ..slot(1) }
 }
 
 fn resend(message_id: &str) -> Slot {
-    Slot { in_doubt: InDoubt::Resend, message_id: Some(message_id.into()), ..slot(1) }
+    Slot { in_doubt: InDoubt::Resend, names: Names::of_texts(Some(message_id), None), ..slot(1) }
 }
 
 pub(crate) async fn a_lapsed_lease_is_taken_over_and_fenced(engine: &dyn Engine) {
@@ -152,7 +152,7 @@ pub(crate) async fn a_resend_keeps_the_first_message_id(engine: &dyn Engine) {
         let slot = resend(&format!("<later-{attempt}@example.com>"));
         send(&*store, attempt, at(attempt), slot, outcome).await;
         let record = store.get(id(1), at(attempt)).await.unwrap().unwrap();
-        assert_eq!(record.message_id.as_deref(), Some("<one@example.com>"));
+        assert_eq!(record.message_id().as_deref(), Some("<one@example.com>"));
     }
     store.close().await.unwrap();
 }

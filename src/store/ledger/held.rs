@@ -85,6 +85,11 @@ impl HeldClaims {
         self.claims.get(id).map(|held| &held.record)
     }
 
+    /// What lies under the claim of `id`.
+    pub(super) fn under(&self, id: &ClaimId) -> Option<&Under> {
+        self.claims.get(id).and_then(|held| held.under.as_ref())
+    }
+
     /// For changes to anything but state and key.
     pub(super) fn get_mut(&mut self, id: &ClaimId) -> Option<&mut Held> {
         self.claims.get_mut(id)

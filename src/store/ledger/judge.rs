@@ -81,13 +81,16 @@ pub(super) fn begin(
 ) -> Record {
     let fresh = fresh(slot, token, at, lease_until);
     let Some(previous) = previous else { return fresh };
-    let (message_id, date) = match previous.names_for(slot) {
-        Some((message_id, date)) => (Some(message_id.to_owned()), date.map(str::to_owned)),
-        None => (fresh.message_id, fresh.date),
+    // A resend stays what it was to mailboxes and providers, however often it
+    // is tried.
+    let (names, series, fingerprint) = match previous.is_resent_as(slot) {
+        true => (previous.names.clone(), previous.series, previous.fingerprint),
+        false => (fresh.names, fresh.series, fresh.fingerprint),
     };
     Record {
-        message_id,
-        date,
+        names,
+        series,
+        fingerprint,
         marks: if slot.continues(previous) { previous.marks.clone() } else { Marks::default() },
         upstream: previous.upstream.clone(),
         attempts: previous.attempts.clone(),
@@ -112,8 +115,8 @@ fn fresh(slot: &Slot, token: Token, at: Timestamp, lease_until: Timestamp) -> Re
         fingerprint: slot.fingerprint,
         state: State::Pending { holder: token, lease_until },
         upstream: String::new(),
-        message_id: slot.message_id.clone(),
-        date: slot.date.clone(),
+        names: slot.names.clone(),
+        series: token,
         size: slot.size,
         attempts: Vec::new(),
         attempt_count: 0,
@@ -122,6 +125,8 @@ fn fresh(slot: &Slot, token: Token, at: Timestamp, lease_until: Timestamp) -> Re
         settled_at: None,
         duplicates: 0,
         window: slot.window,
+        unheard_window: slot.unheard_window,
+        heard: false,
         expires: at.plus(slot.window),
         marks: Marks::default(),
         suppressed: Vec::new(),

@@ -5,8 +5,10 @@
 
 use super::super::record::{MAX_ATTEMPTS, MAX_SUPPRESSED, key_mark};
 use super::super::{
-    Attempt, Change, ClaimId, Imported, Outcome, Record, Resolution, Share, State, StoreFault,
+    Attempt, AttemptKind, Change, ClaimId, Imported, Outcome, Record, Resolution, Share, State, StateName,
+    StoreFault,
 };
+use super::ending::End;
 use super::held::Under;
 use super::{Backend, Ledger, end, expired};
 use crate::clock::Timestamp;
@@ -79,24 +81,53 @@ impl<B: Backend> Ledger<B> {
         if self.held.lapsed(&id, now) {
             self.uncover(&id);
         }
+        shorten(&mut record);
+        if matches!(record.state, State::Committing { .. }) {
+            end(&mut record, End::in_doubt(now, AttemptKind::Imported, IMPORTED));
+        }
         let stored = self.backend.get(&id)?;
-        let newer = |stored: &Record| !expired(stored, now) && stored.last_seen >= record.last_seen;
-        if self.held.get(&id).is_some() || stored.as_ref().is_some_and(newer) {
+        let live = stored.as_ref().filter(|stored| !expired(stored, now));
+        let united = live.map_or_else(|| record.clone(), |live| unite(live.clone(), record.clone()));
+        if live == Some(&united) {
             imported.kept += 1;
             return Ok(());
         }
-        shorten(&mut record);
-        if matches!(record.state, State::Committing { .. }) {
-            end(&mut record, now, Outcome::InDoubt(Reply::new(451, IMPORTED)));
-        }
         let under = stored.as_ref().map(Under::of);
-        self.figures.covered(&id, under.as_ref());
-        let mark = key_mark(&record.key);
-        self.write_settled(&record, mark, under.as_ref())?;
-        self.remove_stale(&record, mark, under.as_ref())?;
-        self.figures.shown(&id, record.state.name(), &record.tenant);
+        let mark = key_mark(&united.key);
+        self.write_settled(&united, mark, under.as_ref())?;
+        self.remove_stale(&united, mark, under.as_ref())?;
+        match self.held.get_mut(&id) {
+            // It lies under an attempt that is under way, and is counted as that.
+            Some(held) => held.under = Some(Under::of(&united)),
+            None => {
+                self.figures.covered(&id, under.as_ref());
+                self.figures.shown(&id, united.state.name(), &united.tenant);
+            }
+        }
         imported.added += 1;
         Ok(())
+    }
+}
+
+/// What two records of one claim know together: accepted before in doubt before
+/// the rest, the longer memory, the marks of both.
+fn unite(one: Record, other: Record) -> Record {
+    let order = |record: &Record| (rank(record), record.last_seen);
+    let (mut most, least) = if order(&other) > order(&one) { (other, one) } else { (one, other) };
+    most.marks.unite(&least.marks);
+    most.expires = most.expires.max(least.expires);
+    most.first_seen = most.first_seen.min(least.first_seen);
+    most.last_seen = most.last_seen.max(least.last_seen);
+    most.duplicates = most.duplicates.max(least.duplicates);
+    most.attempt_count = most.attempt_count.max(least.attempt_count);
+    most
+}
+
+fn rank(record: &Record) -> u8 {
+    match record.state.name() {
+        StateName::Accepted => 2,
+        StateName::InDoubt | StateName::Committing => 1,
+        StateName::Pending | StateName::Deferred | StateName::Refused => 0,
     }
 }
 
@@ -105,17 +136,20 @@ fn resolve(record: &mut Record, as_: Resolution, at: Timestamp) {
     let (outcome, note, share) = match as_ {
         Resolution::Sent => {
             let reply = Reply::new(250, "2.0.0 sent earlier, confirmed by an operator");
-            (Outcome::Accepted(reply), "resolved as sent by an operator", Share::Delivered)
+            let note = (AttemptKind::ResolvedSent, "resolved as sent by an operator");
+            (Outcome::Accepted(reply), note, Share::Delivered)
         }
         Resolution::NotSent => {
             let reply = Reply::new(451, "4.4.2 not sent, as an operator found out");
-            (Outcome::Deferred(reply), "resolved as not sent by an operator", Share::Owed)
+            let note = (AttemptKind::ResolvedNotSent, "resolved as not sent by an operator");
+            (Outcome::Deferred(reply), note, Share::Owed)
         }
     };
+    let (kind, note) = note;
     record.marks.resolve(share);
     record.state = State::Settled(outcome);
     record.settled_at = record.settled_at.max(Some(at));
-    record.attempts.push(Attempt { at, reply: note.to_owned() });
+    record.attempts.push(Attempt { at, kind, reply: note.to_owned() });
     shorten(record);
 }
 

@@ -7,26 +7,33 @@ use super::super::{ClaimId, Token};
 /// How many settlements are remembered.
 const REPEATABLE: usize = 16_384;
 
-/// Who settled what last, for the latest settlements.
-#[derive(Debug, Default)]
-pub(super) struct Recent {
-    settlers: HashMap<ClaimId, Token>,
+/// Who settled what last, for the latest settlements, and what is to be known
+/// of each.
+#[derive(Debug)]
+pub(super) struct Recent<T> {
+    settlers: HashMap<ClaimId, (Token, T)>,
     order: VecDeque<(ClaimId, Token)>,
 }
 
-impl Recent {
-    pub(super) fn remember(&mut self, id: ClaimId, token: Token) {
-        self.settlers.insert(id, token);
+impl<T> Default for Recent<T> {
+    fn default() -> Self {
+        Self { settlers: HashMap::new(), order: VecDeque::new() }
+    }
+}
+
+impl<T> Recent<T> {
+    pub(super) fn remember(&mut self, id: ClaimId, token: Token, known: T) {
+        self.settlers.insert(id, (token, known));
         self.order.push_back((id, token));
         if self.order.len() > REPEATABLE
             && let Some((id, token)) = self.order.pop_front()
-            && self.by(&id, token)
+            && self.of(&id, token).is_some()
         {
             self.settlers.remove(&id);
         }
     }
 
-    pub(super) fn by(&self, id: &ClaimId, token: Token) -> bool {
-        self.settlers.get(id) == Some(&token)
+    pub(super) fn of(&self, id: &ClaimId, token: Token) -> Option<&T> {
+        self.settlers.get(id).filter(|(settler, _)| *settler == token).map(|(_, known)| known)
     }
 }

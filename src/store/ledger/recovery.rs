@@ -1,12 +1,12 @@
 //! What the last process left behind.
 
 use super::super::record::key_mark;
-use super::super::{Outcome, Record, StoreFault};
+use super::super::{AttemptKind, Record, StoreFault};
+use super::ending::End;
 use super::held::{Held, Under};
 use super::{Backend, Ledger, end};
 use crate::clock::Timestamp;
 use crate::planted::{self, Bug};
-use crate::smtp::reply::Reply;
 
 const ENDED: &str = "4.4.2 [IN-DOUBT] the proxy ended before the upstream's answer; it may have been sent";
 
@@ -18,7 +18,7 @@ impl<B: Backend> Ledger<B> {
         self.now = Some(at);
         let mut doubtful = Vec::new();
         for mut held in self.left_open()? {
-            end(&mut held.record, at, Outcome::InDoubt(Reply::new(451, ENDED)));
+            end(&mut held.record, End::in_doubt(at, AttemptKind::Restart, ENDED));
             self.write_end(&held, true)?;
             doubtful.push(held.record);
         }

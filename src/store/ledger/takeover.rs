@@ -1,10 +1,12 @@
 //! A claim taken over in a conflict, and the doubt that is left of the old one.
 
-use super::super::{ClaimRequest, Claimed, Outcome, Record, Settlement, Slot, State, StoreFault, Token};
+use super::super::{
+    AttemptKind, ClaimRequest, Claimed, Record, Settlement, Slot, State, StateName, StoreFault, Token,
+};
+use super::ending::End;
 use super::held::Under;
-use super::{Backend, Ledger, end, expired};
+use super::{Backend, Ledger, end, expired, settled};
 use crate::clock::Timestamp;
-use crate::smtp::reply::Reply;
 
 const TAKEN_OVER: &str =
     "4.4.2 [IN-DOUBT] another message took the key over before the upstream's answer; it may have been sent";
@@ -24,8 +26,8 @@ impl<B: Backend> Ledger<B> {
             // A doubt from here on, even if the new claim is given up: else
             // nobody might be left to end this one. Its holder may still know
             // better: see `correct`.
-            self.overtaken.remember(*id, holder);
-            end(&mut held.record, request.at, Outcome::InDoubt(Reply::new(451, TAKEN_OVER)));
+            self.overtaken.remember(*id, holder, self.known_beneath(id)?.map(Box::new));
+            end(&mut held.record, End::in_doubt(request.at, AttemptKind::TakenOver, TAKEN_OVER));
             self.write_end(&held, true)?;
             self.lift(id);
             held.under = Some(Under::of(&held.record));
@@ -45,16 +47,12 @@ impl<B: Backend> Ledger<B> {
         settlement: &Settlement,
     ) -> Result<bool, StoreFault> {
         let id = &settlement.id;
-        if !self.overtaken.by(id, token) {
-            return Ok(false);
-        }
-        let Some(mut record) = self.backend.get(id)?.filter(is_taken_over) else { return Ok(false) };
-        let doubt = Under::of(&record);
-        record.attempts.pop();
-        record.attempt_count -= 1;
-        record.upstream.clone_from(&settlement.upstream);
-        record.marks.clone_from(&settlement.marks);
-        end(&mut record, at, settlement.outcome.clone());
+        let Some(before) = self.overtaken.of(id, token).cloned() else { return Ok(false) };
+        let Some(mut tried) = self.backend.get(id)?.filter(is_taken_over) else { return Ok(false) };
+        let doubt = Under::of(&tried);
+        tried.attempts.pop();
+        tried.attempt_count -= 1;
+        let record = settled(&tried, before.map(|before| *before), at, settlement);
         self.write_settled(&record, doubt.mark, Some(&doubt))?;
         self.remove_stale(&record, doubt.mark, Some(&doubt))?;
         match self.held.get_mut(id) {
@@ -70,5 +68,6 @@ impl<B: Backend> Ledger<B> {
 
 /// Whether a record is the doubt about a claim that was taken over.
 fn is_taken_over(record: &Record) -> bool {
-    matches!(&record.state, State::Settled(Outcome::InDoubt(reply)) if *reply == Reply::new(451, TAKEN_OVER))
+    let last = record.attempts.last().map(|attempt| attempt.kind);
+    record.state.name() == StateName::InDoubt && last == Some(AttemptKind::TakenOver)
 }

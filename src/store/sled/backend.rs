@@ -100,7 +100,9 @@ impl SledBackend {
     /// Writes a settled record that sled may have lost, unless it has a later
     /// one.
     fn settle_again(&mut self, record: &Record, bytes: Vec<u8>) -> Result<(), StoreFault> {
-        let later = |stored: &Record| stored.settled_at > record.settled_at;
+        // An attempt that sent nothing leaves the time of what it left standing.
+        let order = |record: &Record| (record.settled_at, record.attempt_count);
+        let later = |stored: &Record| order(stored) > order(record);
         if self.get(&record.id)?.as_ref().is_some_and(later) {
             return Ok(());
         }

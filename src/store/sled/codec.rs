@@ -1,19 +1,18 @@
 //! How a record looks on disk: one byte of version, then the record in
 //! [postcard](https://postcard.jamesmunns.com/wire-format).
 
-use std::time::Duration;
+mod before;
 
-use serde::Deserialize;
-
-use super::super::{Attempt, ClaimId, Fingerprint, Marks, Record, State, Tally};
-use crate::clock::Timestamp;
+use super::super::{Record, Tally};
+use before::{FirstRecord, SecondRecord};
 
 /// Goes up whenever the shape of [`Record`], or of anything in it, changes. A
 /// test holds the bytes of a known record, so that it is not forgotten.
-const VERSION: u8 = 2;
+const VERSION: u8 = 3;
 
-/// The version before, which is still read.
+/// The versions before, which are still read.
 const FIRST: u8 = 1;
+const SECOND: u8 = 2;
 
 /// The version of a [`Tally`].
 const TALLY: u8 = 1;
@@ -33,6 +32,7 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Record, String> {
     let damaged = |error: postcard::Error| format!("a record is damaged: {error}");
     match bytes.split_first() {
         Some((&VERSION, body)) => postcard::from_bytes(body).map_err(damaged),
+        Some((&SECOND, body)) => postcard::from_bytes(body).map(SecondRecord::now).map_err(damaged),
         Some((&FIRST, body)) => postcard::from_bytes(body).map(FirstRecord::now).map_err(damaged),
         Some((version, _)) => Err(format!(
             "a record has format {version}, and this mailonce knows only {FIRST} to {VERSION}: use the version \
@@ -57,62 +57,5 @@ pub(super) fn decode_tally(bytes: &[u8]) -> Result<Tally, String> {
             "a count has format {version}, and this mailonce knows only {TALLY}: use the version that wrote it"
         )),
         None => Err("a count is empty".into()),
-    }
-}
-
-/// A record as version 1 wrote it.
-#[derive(Deserialize)]
-struct FirstRecord {
-    id: ClaimId,
-    tenant: String,
-    strategy: String,
-    key: String,
-    recipient: String,
-    sender: String,
-    rule: String,
-    fingerprint: Fingerprint,
-    state: State,
-    upstream: String,
-    message_id: Option<String>,
-    date: Option<String>,
-    size: u64,
-    attempts: Vec<Attempt>,
-    attempt_count: u64,
-    first_seen: Timestamp,
-    last_seen: Timestamp,
-    settled_at: Option<Timestamp>,
-    duplicates: u64,
-    window: Duration,
-    expires: Timestamp,
-    delivered: Vec<u64>,
-}
-
-impl FirstRecord {
-    fn now(self) -> Record {
-        Record {
-            id: self.id,
-            tenant: self.tenant,
-            strategy: self.strategy,
-            key: self.key,
-            recipient: self.recipient,
-            sender: self.sender,
-            rule: self.rule,
-            fingerprint: self.fingerprint,
-            state: self.state,
-            upstream: self.upstream,
-            message_id: self.message_id,
-            date: self.date,
-            size: self.size,
-            attempts: self.attempts,
-            attempt_count: self.attempt_count,
-            first_seen: self.first_seen,
-            last_seen: self.last_seen,
-            settled_at: self.settled_at,
-            duplicates: self.duplicates,
-            window: self.window,
-            expires: self.expires,
-            marks: Marks { delivered: self.delivered, ..Marks::default() },
-            suppressed: Vec::new(),
-        }
     }
 }

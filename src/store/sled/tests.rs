@@ -13,7 +13,8 @@ use super::super::contract::{
 use super::super::ledger::Backend;
 use super::super::record::MAX_ATTEMPTS;
 use super::super::{
-    Attempt, Fingerprint, MAX_MARKS, Marks, Outcome, State, Store, Suppression, Tally, Token,
+    Attempt, AttemptKind, Fingerprint, MAX_MARKS, Marks, Names, Outcome, State, Store, Suppression, Tally,
+    Token,
 };
 use super::*;
 use crate::smtp::reply::Reply;
@@ -186,8 +187,8 @@ fn record(state: State, attempts: Vec<Attempt>, numbers: [u64; 4]) -> Record {
         fingerprint: Fingerprint([6; 32]),
         state,
         upstream: "mx:25".into(),
-        message_id: (a % 2 == 0).then(|| "<a@b>".into()),
-        date: None,
+        names: Names::of_texts((a % 2 == 0).then_some("<a@b>"), None),
+        series: Token { owner: a, attempt: b },
         size: b,
         attempts,
         attempt_count: c,
@@ -196,6 +197,8 @@ fn record(state: State, attempts: Vec<Attempt>, numbers: [u64; 4]) -> Record {
         settled_at: Some(Timestamp::from_millis(c)),
         duplicates: d,
         window: Duration::from_millis(d),
+        unheard_window: Duration::from_millis(a),
+        heard: a % 3 == 0,
         expires: Timestamp::from_millis(d),
         marks: Marks { delivered: vec![a, d], owed: vec![b], doubtful: vec![c, 0] },
         suppressed: vec![Suppression { at: Timestamp::from_millis(b), client: "[::1]:25".into() }],
@@ -217,7 +220,7 @@ proptest! {
             1 => State::Pending { holder: token, lease_until: Timestamp::from_millis(numbers[2]) },
             _ => State::Settled(Outcome::of_reply(Reply::from_wire(code, reply))),
         };
-        let attempts = replies.into_iter().map(|reply| Attempt { at: Timestamp::default(), reply }).collect();
+        let attempts = replies.into_iter().map(|reply| attempt(Timestamp::default(), reply)).collect();
         let record = record(state, attempts, numbers);
         let bytes = codec::encode(&record).unwrap();
         prop_assert_eq!(codec::decode(&bytes).unwrap(), record);
@@ -228,6 +231,7 @@ proptest! {
         let _ = codec::decode(&bytes);
         let _ = codec::decode(&[&[1], bytes.as_slice()].concat());
         let _ = codec::decode(&[&[2], bytes.as_slice()].concat());
+        let _ = codec::decode(&[&[3], bytes.as_slice()].concat());
         let _ = codec::decode_tally(&bytes);
     }
 
@@ -244,8 +248,12 @@ proptest! {
     }
 }
 
+fn attempt(at: Timestamp, reply: String) -> Attempt {
+    Attempt { at, kind: AttemptKind::Deferred, reply }
+}
+
 pub(super) fn known() -> Record {
-    let attempt = Attempt { at: Timestamp::from_millis(300), reply: "451 later".into() };
+    let attempt = attempt(Timestamp::from_millis(300), "451 later".into());
     let state = State::Settled(Outcome::Deferred(Reply::new(451, "later")));
     record(state, vec![attempt], [1, 2, 3, 4])
 }
@@ -261,7 +269,7 @@ const BODY: &str = concat!(
 
 #[test]
 fn a_record_with_all_its_marks_is_small() {
-    let attempt = Attempt { at: Timestamp::from_millis(u64::MAX), reply: "x".repeat(256) };
+    let attempt = attempt(Timestamp::from_millis(u64::MAX), "x".repeat(256));
     let mut full = Record { attempts: vec![attempt; MAX_ATTEMPTS], ..known() };
     full.marks = Marks { owed: vec![u64::MAX; MAX_MARKS], ..Marks::default() };
     assert!(codec::encode(&full).unwrap().len() < 8 * 1024);

@@ -22,21 +22,56 @@ fn state() -> impl Strategy<Value = State> {
     ]
 }
 
+fn kind() -> impl Strategy<Value = AttemptKind> {
+    use AttemptKind::{
+        Accepted, Deferred, Imported, NoAnswer, Panic, Refused, ResolvedNotSent, ResolvedSent, Restart,
+        TakenOver,
+    };
+    prop::sample::select(vec![
+        Accepted,
+        Deferred,
+        Refused,
+        NoAnswer,
+        Restart,
+        TakenOver,
+        Panic,
+        Imported,
+        ResolvedSent,
+        ResolvedNotSent,
+    ])
+}
+
+/// What may stand behind a field's name and colon.
+fn folded() -> impl Strategy<Value = String> {
+    let pieces = prop::sample::select(vec![" <a@b>", "", "<c>", " \r\n\t", "\r\n  ", " (\u{fc})", " x\t"]);
+    prop::collection::vec(pieces, 0..5).prop_map(|pieces| pieces.concat())
+}
+
+fn written(field: &str) -> WrittenField {
+    WrittenField::new(field.as_bytes()).unwrap()
+}
+
 prop_compose! {
     fn record()(
         (id, fingerprint) in any::<([u8; 32], [u8; 32])>(),
         texts in any::<[String; 7]>(),
-        (message_id, date) in any::<(Option<String>, Option<String>)>(),
+        (message_id, date) in (prop::option::of(folded()), prop::option::of(folded())),
         [size, attempt_count, duplicates] in any::<[u64; 3]>(),
-        attempts in prop::collection::vec((time(), any::<String>()), 0..9),
+        attempts in prop::collection::vec((time(), kind(), any::<String>()), 0..9),
         suppressed in prop::collection::vec((time(), any::<String>()), 0..9),
         [first_seen, last_seen, expires] in [time(), time(), time()],
         settled_at in prop::option::of(time()),
-        window in 0_u64..u64::MAX,
+        [window, unheard_window] in [0_u64..u64::MAX, 0_u64..u64::MAX],
+        heard in any::<bool>(),
         [delivered, owed, doubtful] in any::<[Vec<u64>; 3]>(),
         state in state(),
     ) -> Record {
         let [tenant, strategy, key, recipient, sender, rule, upstream] = texts;
+        // Only a doubt is ever sent again under its series.
+        let token = match state {
+            State::Settled(Outcome::InDoubt(_)) => Token { owner: size, attempt: attempt_count },
+            _ => Token { owner: 0, attempt: 0 },
+        };
         Record {
             id: ClaimId(id),
             tenant,
@@ -48,16 +83,21 @@ prop_compose! {
             fingerprint: Fingerprint(fingerprint),
             state,
             upstream,
-            message_id,
-            date,
+            names: Names {
+                message_id: message_id.map(|rest| written(&format!("Message-Id:{rest}"))),
+                date: date.map(|rest| written(&format!("Date:{rest}"))),
+            },
+            series: token,
             size,
-            attempts: attempts.into_iter().map(|(at, reply)| Attempt { at, reply }).collect(),
+            attempts: attempts.into_iter().map(|(at, kind, reply)| Attempt { at, kind, reply }).collect(),
             attempt_count,
             first_seen,
             last_seen,
             settled_at,
             duplicates,
             window: Duration::from_millis(window),
+            unheard_window: Duration::from_millis(unheard_window),
+            heard,
             expires,
             marks: Marks { delivered, owed, doubtful },
             suppressed: suppressed.into_iter().map(|(at, client)| Suppression { at, client }).collect(),
@@ -104,16 +144,18 @@ fn some() -> Record {
         fingerprint: Fingerprint([0xfe; 32]),
         state: State::Settled(Outcome::Accepted(Reply::new(250, "2.0.0 ok"))),
         upstream: String::new(),
-        message_id: None,
-        date: None,
+        names: Names::default(),
+        series: Token { owner: 0, attempt: 0 },
         size: 7,
-        attempts: vec![Attempt { at, reply: "250 2.0.0 ok".into() }],
+        attempts: vec![Attempt { at, kind: AttemptKind::Accepted, reply: "250 2.0.0 ok".into() }],
         attempt_count: 1,
         first_seen: at,
         last_seen: at,
         settled_at: None,
         duplicates: 0,
         window: Duration::ZERO,
+        unheard_window: Duration::ZERO,
+        heard: true,
         expires: at,
         marks: Marks::default(),
         suppressed: Vec::new(),
@@ -186,7 +228,7 @@ fn a_wrong_member_is_named() {
         (
             "attempts",
             RecordView {
-                attempts: vec![AttemptView { at: wrong.clone(), reply: wrong.clone() }],
+                attempts: vec![AttemptView { at: wrong.clone(), kind: None, reply: wrong.clone() }],
                 ..good.clone()
             },
         ),

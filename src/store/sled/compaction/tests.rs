@@ -15,7 +15,7 @@ use super::*;
 use crate::clock::Timestamp;
 use crate::store::contract::at;
 use crate::store::ledger::{Backend, Progress};
-use crate::store::{Attempt, ClaimId, Count, Record, Store, Tally};
+use crate::store::{Attempt, AttemptKind, ClaimId, Count, Record, Store, Tally};
 
 /// As much of the disk as anybody wants.
 const PLENTY: u64 = u64::MAX;
@@ -242,7 +242,11 @@ fn what_has_a_file_of_its_own_outlives_a_compaction() {
     let dir = TempDir::new().unwrap();
     let (mut backend, mut model) = filled(dir.path(), 5);
     while backend.compact(0, PLENTY, 100).unwrap() == Progress::Unfinished {}
-    let attempts = vec![Attempt { at: Timestamp::from_millis(1), reply: "x".repeat(200_000) }];
+    let attempts = vec![Attempt {
+        at: Timestamp::from_millis(1),
+        kind: AttemptKind::Accepted,
+        reply: "x".repeat(200_000),
+    }];
     let large = Record { id: ClaimId([9; 32]), attempts, ..known() };
     backend.put(&large).unwrap();
     model.records.insert(large.id, large);
