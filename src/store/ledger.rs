@@ -38,11 +38,12 @@ use std::time::Duration;
 pub use backend::{Backend, IdRange};
 use census::Figures;
 pub use census::Progress;
-use ending::{End, cut, end, outlasts};
+use ending::{End, cut, end, ended};
 use held::{Held, HeldClaims, Under};
 use judge::{begin, judge};
 pub use listing::MAX_SCAN;
 use recent::Recent;
+use takeover::Overtaken;
 
 use super::record::key_mark;
 use super::{
@@ -62,8 +63,8 @@ pub struct Ledger<B> {
     backend: B,
     held: HeldClaims,
     settled: Recent<()>,
-    /// Who was committing what when it was taken over, and what was known beneath.
-    overtaken: Recent<Option<Box<Record>>>,
+    /// Who was committing what when it was taken over.
+    overtaken: Recent<Overtaken>,
     figures: Figures,
     /// The latest time that it was told since it was opened for relaying.
     now: Option<Timestamp>,
@@ -361,15 +362,11 @@ impl<B: Backend> Ledger<B> {
     }
 }
 
-/// The record of an attempt that ended, or what it leaves standing of `before`.
+/// How a settlement ends an attempt.
 fn settled(tried: &Record, before: Option<Record>, at: Timestamp, settlement: &Settlement) -> Record {
     let Settlement { outcome, kind, heard, upstream, marks, .. } = settlement;
     let ending = End { at, kind: *kind, outcome: outcome.clone(), heard: *heard };
-    let mut record = Record { upstream: upstream.clone(), marks: marks.clone(), ..tried.clone() };
-    outlasts(before, &record, &ending).unwrap_or_else(|| {
-        end(&mut record, ending);
-        record
-    })
+    ended(Record { upstream: upstream.clone(), marks: marks.clone(), ..tried.clone() }, before, ending)
 }
 
 /// An expired record is absent for every purpose, swept or not.

@@ -277,7 +277,8 @@ pub trait Store: Send + Sync + 'static {
 
     /// A page of unexpired records in the order of their ids, and where the
     /// next page starts (`None` at the end). A page may be empty though more
-    /// follow.
+    /// follow. An accepted or doubtful record beneath a pending claim follows
+    /// that claim, under the same id.
     async fn list(&self, query: Query, now: Timestamp) -> Result<(Vec<Record>, Option<ClaimId>), StoreFault>;
 
     /// Forgets a settled record, durably: the next attempt at it is new.

@@ -267,6 +267,8 @@ async fn some_of(store: &dyn Store, of: Selection, now: Timestamp) -> Result<Vec
     {
         found.extend(page);
     }
+    // An attempt that is under way comes before what lies beneath it.
+    found.dedup_by_key(|record| record.id);
     found.truncate(MOST_FOUND);
     Ok(found)
 }

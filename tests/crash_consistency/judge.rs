@@ -9,7 +9,7 @@ use mailonce::config::InDoubt;
 use mailonce::smtp::reply::Reply;
 use mailonce::store::sled::SledStore;
 use mailonce::store::{
-    ClaimId, ClaimRequest, Claimed, Durability, Marks, Outcome, Query, Selection, Settlement, Store, Token,
+    ClaimId, ClaimRequest, Claimed, Durability, Outcome, Query, Selection, Settlement, Store, Token,
 };
 
 use crate::content::Image;

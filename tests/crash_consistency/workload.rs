@@ -19,7 +19,7 @@ use mailonce::config::{InDoubt, OnConflict};
 use mailonce::smtp::reply::Reply;
 use mailonce::store::sled::{SledStore, Space};
 use mailonce::store::{
-    Change, ClaimId, ClaimRequest, Claimed, Durability, Fingerprint, Marks, Outcome, Query, Record,
+    Change, ClaimId, ClaimRequest, Claimed, Durability, Fingerprint, Names, Outcome, Query, Record,
     Resolution, Settlement, Slot, State, Store, StoreFault, Token,
 };
 use rustix::process::{Signal, getpid, kill_process};

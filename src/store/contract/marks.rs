@@ -52,9 +52,12 @@ pub(crate) async fn one_who_is_owed_it_makes_the_claim_new(engine: &dyn Engine) 
     let (store, _) = engine.open(at(0)).await;
     attempt(&*store, 1, to(&[1, 2, 3]), deferred(), marks(&[1], &[2, 3], &[])).await;
     attempt(&*store, 2, to(&[2]), accepted(), marks(&[1, 2], &[3], &[])).await;
-    for covered in [&[1, 2][..], &[1], &[9]] {
+    for covered in [&[1, 2][..], &[1]] {
         settled(claim(&*store, 3, at(3), to(covered)).await);
     }
+    // One that no attempt has named lacks it, too.
+    assert!(is_new(&claim(&*store, 3, at(3), to(&[1, 9])).await));
+    store.release(token(3), vec![id(1)]).await.unwrap();
     // A key that is reused is to be seen, whoever lacks it.
     let other = Slot { marks: vec![3], ..rendered_again(OnConflict::Reject) };
     assert!(matches!(claim(&*store, 3, at(3), other).await, Claimed::Conflict { .. }));

@@ -120,12 +120,13 @@ pub(crate) async fn an_import_keeps_what_is_newer_and_may_be_repeated(engine: &d
     assert_eq!(imported, Imported { added: 2, kept: 1, expired: 0 });
     assert_eq!(store.get(id(1), at(9)).await.unwrap(), Some(foreign[0].clone()));
     assert_eq!(store.get(id(2), at(9)).await.unwrap().unwrap().last_seen, at(5));
-    assert_eq!(store.get(id(3), at(9)).await.unwrap(), Some(foreign[2].clone()));
+    let longer = Record { expires: at(0).plus(WINDOW), ..foreign[2].clone() };
+    assert_eq!(store.get(id(3), at(9)).await.unwrap(), Some(longer), "the longer memory stays");
     assert_eq!(by_key(&*store, "order-33", 10).await, [3]);
     assert_eq!(by_key(&*store, "order-3", 10).await, [0; 0]);
     let again = store.import(foreign, at(9)).await.unwrap();
     assert_eq!(again, Imported { added: 0, kept: 3, expired: 0 });
-    assert_eq!(store.sweep(at(100), 10).await.unwrap(), 1);
+    assert_eq!(store.sweep(at(100), 10).await.unwrap(), 0);
     settled(claim(&*store, 3, at(10), slot(1)).await);
     store.close().await.unwrap();
 }
@@ -147,7 +148,7 @@ pub(crate) async fn an_import_takes_nothing_that_is_no_outcome(engine: &dyn Engi
     }
     let held = Record { state: State::Settled(accepted()), last_seen: at(8), ..held };
     let imported = store.import(vec![pending, committing, held, expired], at(9)).await.unwrap();
-    assert_eq!(imported, Imported { added: 1, kept: 1, expired: 2 });
+    assert_eq!(imported, Imported { added: 2, kept: 0, expired: 2 });
     assert_eq!(store.get(id(1), at(9)).await.unwrap(), None);
     assert_eq!(store.get(id(4), at(4)).await.unwrap(), None);
     let doubt = settled(claim(&*store, 2, at(9), slot(2)).await).0;
@@ -158,4 +159,41 @@ pub(crate) async fn an_import_takes_nothing_that_is_no_outcome(engine: &dyn Engi
     let renamed = Slot { key: "order-4b".into(), ..slot(4) };
     assert!(is_new(&claim(&*store, 4, at(9), renamed).await));
     store.close().await.unwrap();
+}
+
+/// Accepted before in doubt before the rest, the longer memory, whichever store
+/// has which.
+pub(crate) async fn an_import_unites_what_both_stores_know(engine: &dyn Engine) {
+    let outcomes = [accepted(), in_doubt(), deferred(), refused()];
+    let rank = |outcome: &Outcome| match outcome {
+        Outcome::Accepted(_) => 2,
+        Outcome::InDoubt(_) => 1,
+        Outcome::Deferred(_) | Outcome::Refused(_) => 0,
+    };
+    for here in &outcomes {
+        for there in &outcomes {
+            let (store, _) = engine.open(at(0)).await;
+            send(&*store, 1, at(0), slot(1), there.clone()).await;
+            let foreign = Record { last_seen: at(9), expires: at(50), ..record(&*store, 1).await };
+            store.forget(id(1), at(0)).await.unwrap();
+            send(&*store, 2, at(1), slot(1), here.clone()).await;
+            // An attempt that is under way does not keep it out.
+            let under_way = claim(&*store, 3, at(2), slot(1)).await;
+            store.import(vec![foreign.clone()], at(3)).await.unwrap();
+            if is_new(&under_way) {
+                store.commit(token(3), vec![id(1).into()], at(4)).await.unwrap();
+                settle(&*store, 3, at(4), 1, deferred()).await.unwrap();
+            }
+            let known = store.get(id(1), at(5)).await.unwrap().unwrap();
+            let most = if rank(there) > rank(here) { there } else { here };
+            if rank(most) > 0 {
+                assert_eq!(known.state, State::Settled(most.clone()), "{here:?} here, {there:?} there");
+                assert_eq!(known.expires, at(1).plus(WINDOW), "the longer memory");
+            }
+            let again = store.import(vec![foreign], at(6)).await.unwrap();
+            assert_eq!((again.added, again.kept), (0, 1), "{here:?} here, {there:?} there");
+            store.forget(id(1), at(6)).await.unwrap();
+            store.close().await.unwrap();
+        }
+    }
 }

@@ -1,11 +1,11 @@
 //! Who wins: leases, tokens, conflicts, doubts.
 
 use super::{
-    Claimed, Engine, LEASE, Slot, WINDOW, accepted, at, claim, counted, deferred, id, in_doubt, is_new,
-    previous, refused, request, send, settle, settled, settlement, slot, token,
+    Claimed, Engine, LEASE, Slot, WINDOW, accepted, at, by_key, claim, counted, deferred, id, in_doubt,
+    is_new, previous, refused, request, send, settle, settled, settlement, slot, token,
 };
 use crate::config::{InDoubt, OnConflict};
-use crate::store::{Durability, Fingerprint, Names, State, StoreFault};
+use crate::store::{AttemptKind, Durability, Fingerprint, Names, Resolution, State, StoreFault};
 
 fn other(on_conflict: OnConflict) -> Slot {
     Slot { fingerprint: Fingerprint([2; 32]), on_conflict, ..slot(1) }
@@ -101,8 +101,11 @@ pub(crate) async fn a_conflict_in_flight_can_be_taken_over(engine: &dyn Engine) 
     assert!(is_new(&claim(&*store, 5, at(3), other(OnConflict::Relay)).await));
     store.commit(token(5), vec![id(1).into()], at(3)).await.unwrap();
     settle(&*store, 5, at(3), 1, refused()).await.unwrap();
-    assert_eq!(settle(&*store, 1, at(4), 1, accepted()).await, Err(StoreFault::Fenced));
-    assert_eq!(store.get(id(1), at(4)).await.unwrap().unwrap().state, State::Settled(refused()));
+    let (record, _) = settled(claim(&*store, 6, at(3), slot(1)).await);
+    assert!(matches!(record.state, State::Settled(super::Outcome::InDoubt(_))), "it sent nothing");
+    // The first holder still knows better.
+    settle(&*store, 1, at(4), 1, accepted()).await.unwrap();
+    assert_eq!(store.get(id(1), at(4)).await.unwrap().unwrap().state, State::Settled(accepted()));
     store.close().await.unwrap();
 }
 
@@ -163,5 +166,69 @@ pub(crate) async fn a_lapsed_resend_uncovers_the_doubt(engine: &dyn Engine) {
     assert!(is_new(&claim(&*store, 2, at(1), resend("<two@example.com>")).await));
     settled(claim(&*store, 3, at(500), slot(1)).await);
     assert_eq!(store.commit(token(2), vec![id(1).into()], at(500)).await, Err(StoreFault::Fenced));
+    store.close().await.unwrap();
+}
+
+/// What the upstream has, or may have, outlasts a later attempt that sent
+/// nothing, whatever let that attempt begin.
+pub(crate) async fn what_is_known_outlasts_an_attempt_that_sends_nothing(engine: &dyn Engine) {
+    let another_text = || other(OnConflict::Relay);
+    let again = || resend("<again@example.com>");
+    for (known, later) in [(accepted(), another_text()), (in_doubt(), another_text()), (in_doubt(), again())]
+    {
+        for nothing in [deferred(), refused()] {
+            let (store, _) = engine.open(at(0)).await;
+            send(&*store, 1, at(0), slot(1), known.clone()).await;
+            let first = store.get(id(1), at(0)).await.unwrap().unwrap();
+            assert!(is_new(&claim(&*store, 2, at(1), later.clone()).await));
+            let listed = by_key(&*store, "order-1", 10).await;
+            assert_eq!(listed, [1, 1], "the list shows the attempt, and what lies beneath");
+            store.commit(token(2), vec![id(1).into()], at(1)).await.unwrap();
+            settle(&*store, 2, at(2), 1, nothing.clone()).await.unwrap();
+            settle(&*store, 2, at(2), 1, nothing.clone()).await.expect("a settlement may be repeated");
+
+            let record = store.get(id(1), at(3)).await.unwrap().unwrap();
+            assert_eq!(record.state, State::Settled(known.clone()));
+            assert_eq!((record.fingerprint, record.expires), (first.fingerprint, first.expires));
+            assert_eq!((record.attempt_count, record.attempts[1].kind), (2, AttemptKind::of(&nothing)));
+            let (answers, conflict) = settled(claim(&*store, 3, at(3), slot(1)).await);
+            assert_eq!((answers.state, conflict), (State::Settled(known.clone()), false));
+            let census = counted(&*store).await;
+            assert_eq!((census.accepted + census.in_doubt, census.deferred + census.refused), (1, 0));
+            store.close().await.unwrap();
+
+            let (store, doubtful) = engine.open(at(4)).await;
+            assert!(doubtful.is_empty(), "no attempt was under way");
+            if engine.durable() {
+                assert_eq!(
+                    store.get(id(1), at(4)).await.unwrap().unwrap().state,
+                    State::Settled(known.clone())
+                );
+                store.forget(id(1), at(4)).await.unwrap();
+            }
+            store.close().await.unwrap();
+        }
+    }
+}
+
+/// A provider that honours keys is to take a resend for the first attempt, and
+/// everything else for another e-mail.
+pub(crate) async fn a_series_lasts_as_long_as_its_doubt(engine: &dyn Engine) {
+    let (store, _) = engine.open(at(0)).await;
+    let series = async |attempt: u64, slot: Slot, outcome| {
+        send(&*store, attempt, at(attempt), slot, outcome).await;
+        store.get(id(1), at(attempt)).await.unwrap().unwrap().series
+    };
+    let again = || resend("<again@example.com>");
+    assert_eq!(series(1, again(), deferred()).await, token(1));
+    assert_eq!(series(2, again(), in_doubt()).await, token(2), "a deferral ends a series");
+    for (attempt, outcome) in [(3, in_doubt()), (4, deferred()), (5, refused()), (6, in_doubt())] {
+        assert_eq!(series(attempt, again(), outcome).await, token(2));
+    }
+    assert_eq!(series(7, other(OnConflict::Relay), in_doubt()).await, token(7), "another text");
+    store.resolve(id(1), Resolution::NotSent, at(8)).await.unwrap();
+    assert_eq!(series(9, other(OnConflict::Relay), in_doubt()).await, token(9), "resolved as not sent");
+    store.forget(id(1), at(10)).await.unwrap();
+    assert_eq!(series(11, again(), in_doubt()).await, token(11), "released");
     store.close().await.unwrap();
 }

@@ -60,22 +60,43 @@ fn note(record: &mut Record, end: &End) {
     record.attempt_count += 1;
 }
 
-/// What is known of a claim after an attempt that certainly sent nothing: what
-/// was known `before` it, where the upstream has the message or may have it.
-/// `None` where the attempt's own end stands.
-pub(super) fn outlasts(before: Option<Record>, tried: &Record, end: &End) -> Option<Record> {
-    let sent_nothing = matches!(end.outcome, Outcome::Deferred(_) | Outcome::Refused(_));
-    let mut before = before.filter(|before| {
-        sent_nothing && is_known(before) && !expired(before, end.at) && !planted::is(Bug::KnowledgeReplaced)
-    })?;
+/// The record of an attempt that ended: its own end, or what it leaves standing
+/// of what was known `before`.
+pub(super) fn ended(mut tried: Record, before: Option<Record>, ending: End) -> Record {
+    match before.filter(|before| outlasts(before, &tried, &ending)) {
+        Some(before) => kept(before, &tried, &ending),
+        None => {
+            end(&mut tried, ending);
+            tried
+        }
+    }
+}
+
+/// Whether what was known before an attempt is more than what it brought:
+/// accepted before in doubt before the rest. Another text takes its place where
+/// it was sent, or may have been.
+fn outlasts(before: &Record, tried: &Record, end: &End) -> bool {
+    let is_more = match end.outcome {
+        Outcome::Accepted(_) => false,
+        Outcome::InDoubt(_) => {
+            let is_same = before.fingerprint == tried.fingerprint && tried.marks.doubtful.is_empty();
+            is_same && before.state.name() == StateName::Accepted
+        }
+        Outcome::Deferred(_) | Outcome::Refused(_) => is_known(before),
+    };
+    is_more && !expired(before, end.at) && !planted::is(Bug::KnowledgeReplaced)
+}
+
+/// What was known, with one more attempt.
+fn kept(mut before: Record, tried: &Record, end: &End) -> Record {
     before.attempts.clone_from(&tried.attempts);
     before.attempt_count = tried.attempt_count;
     note(&mut before, end);
-    before.last_seen = tried.last_seen;
+    before.last_seen = before.last_seen.max(tried.last_seen);
     before.duplicates = tried.duplicates;
     before.suppressed.clone_from(&tried.suppressed);
     before.marks.unite(&tried.marks);
-    Some(before)
+    before
 }
 
 /// Whether the upstream has the message, or may have it.

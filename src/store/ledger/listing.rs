@@ -5,8 +5,9 @@ use std::collections::BTreeSet;
 use std::ops::Bound;
 
 use super::super::record::key_mark;
-use super::super::{ClaimId, Count, Query, Record, Selection, StoreFault, counts};
+use super::super::{ClaimId, Count, Query, Record, Selection, StateName, StoreFault, counts};
 use super::backend::IdRange;
+use super::ending::is_known;
 use super::{Backend, Ledger, expired};
 use crate::clock::Timestamp;
 
@@ -42,15 +43,22 @@ impl<B: Backend> Ledger<B> {
     fn between(&self, ids: IdRange, scan: usize, now: Timestamp) -> Result<Page, StoreFault> {
         // One more than asked for, to know whether another page follows.
         let stored = self.backend.range(ids, scan + 1)?;
-        let held = self.held.range(ids, scan + 1).cloned();
-        let mut page: BTreeMap<ClaimId, Record> =
-            stored.into_iter().chain(held).map(|record| (record.id, record)).collect();
+        let mut page: BTreeMap<ClaimId, Vec<Record>> = BTreeMap::new();
+        for held in self.held.range(ids, scan + 1) {
+            page.entry(held.id).or_default().push(held.clone());
+        }
+        for record in stored {
+            let of_id = page.entry(record.id).or_default();
+            if of_id.first().is_none_or(|held| shows_through(held, &record)) {
+                of_id.push(record);
+            }
+        }
         let more = page.len() > scan;
         while page.len() > scan {
             page.pop_last();
         }
         let last = page.last_key_value().map(|(id, _)| *id);
-        let records = page.into_values().filter(|record| !expired(record, now)).collect();
+        let records = page.into_values().flatten().filter(|record| !expired(record, now)).collect();
         Ok((records, last.filter(|_| more)))
     }
 
@@ -73,9 +81,17 @@ impl<B: Backend> Ledger<B> {
         }
         let mut records = Vec::new();
         for id in &ids {
-            records.extend(self.get(id, now)?.filter(|record| record.key == key));
+            let found = [self.get(id, now)?, self.shown_through(id, now)?];
+            records.extend(found.into_iter().flatten().filter(|record| record.key == key));
         }
         Ok((records, ids.last().copied().filter(|_| more)))
+    }
+
+    /// What is known of `id` beneath an attempt that has sent nothing yet.
+    fn shown_through(&self, id: &ClaimId, now: Timestamp) -> Result<Option<Record>, StoreFault> {
+        let Some(held) = self.held.get(id) else { return Ok(None) };
+        let stored = self.backend.get(id)?;
+        Ok(stored.filter(|record| shows_through(held, record) && !expired(record, now)))
     }
 
     /// See [`super::super::Store::count`]; on disk with the next checkpoint.
@@ -93,6 +109,12 @@ impl<B: Backend> Ledger<B> {
     ) -> Result<Vec<Count>, StoreFault> {
         self.backend.counts(counts::hour_of(since), after, most)
     }
+}
+
+/// Whether a record is listed though a claim lies over it: that claim has sent
+/// nothing yet, and the upstream has the record's message, or may have it.
+fn shows_through(held: &Record, record: &Record) -> bool {
+    held.state.name() == StateName::Pending && is_known(record)
 }
 
 /// What of these ids lies behind `after`; a map panics at a range that ends

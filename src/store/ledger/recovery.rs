@@ -3,8 +3,9 @@
 use super::super::record::key_mark;
 use super::super::{AttemptKind, Record, StoreFault};
 use super::ending::End;
+use super::ending::ended;
 use super::held::{Held, Under};
-use super::{Backend, Ledger, end};
+use super::{Backend, Ledger};
 use crate::clock::Timestamp;
 use crate::planted::{self, Bug};
 
@@ -18,7 +19,9 @@ impl<B: Backend> Ledger<B> {
         self.now = Some(at);
         let mut doubtful = Vec::new();
         for mut held in self.left_open()? {
-            end(&mut held.record, End::in_doubt(at, AttemptKind::Restart, ENDED));
+            let before = self.backend.get(&held.record.id)?;
+            let doubt = End::in_doubt(at, AttemptKind::Restart, ENDED);
+            held.record = ended(held.record, before, doubt);
             self.write_end(&held, true)?;
             doubtful.push(held.record);
         }

@@ -1,15 +1,25 @@
 //! A claim taken over in a conflict, and the doubt that is left of the old one.
 
 use super::super::{
-    AttemptKind, ClaimRequest, Claimed, Record, Settlement, Slot, State, StateName, StoreFault, Token,
+    AttemptKind, ClaimRequest, Claimed, Fingerprint, Record, Settlement, Slot, State, StateName, StoreFault,
+    Token,
 };
-use super::ending::End;
+use super::ending::{End, ended};
 use super::held::Under;
-use super::{Backend, Ledger, end, expired, settled};
+use super::{Backend, Ledger, settled};
 use crate::clock::Timestamp;
 
 const TAKEN_OVER: &str =
     "4.4.2 [IN-DOUBT] another message took the key over before the upstream's answer; it may have been sent";
+
+/// A claim that another text took over between its commit and its outcome.
+#[derive(Clone, Debug)]
+pub(super) struct Overtaken {
+    /// The text that was being sent.
+    text: Fingerprint,
+    /// What was known before it.
+    before: Option<Box<Record>>,
+}
 
 impl<B: Backend> Ledger<B> {
     /// What is held is to be the slot's: claimed again by its own token, or
@@ -17,17 +27,19 @@ impl<B: Backend> Ledger<B> {
     pub(super) fn claim_over(&mut self, request: &ClaimRequest, slot: &Slot) -> Result<Claimed, StoreFault> {
         let id = &slot.id;
         if self.held.is_pending(id, request.token) {
-            let under = self.uncover(id).and_then(|held| held.under);
-            let stored = self.backend.get(id)?.filter(|record| !expired(record, request.at));
-            return Ok(self.begin(request, slot, stored, under));
+            self.uncover(id);
+            return self.claim_stored(request, slot);
         }
         let Some(mut held) = self.held.get_mut(id).cloned() else { return self.claim_stored(request, slot) };
         if let State::Committing { holder } = held.record.state {
             // A doubt from here on, even if the new claim is given up: else
             // nobody might be left to end this one. Its holder may still know
             // better: see `correct`.
-            self.overtaken.remember(*id, holder, self.known_beneath(id)?.map(Box::new));
-            end(&mut held.record, End::in_doubt(request.at, AttemptKind::TakenOver, TAKEN_OVER));
+            let before = self.known_beneath(id)?;
+            let overtaken = Overtaken { text: held.record.fingerprint, before: before.clone().map(Box::new) };
+            self.overtaken.remember(*id, holder, overtaken);
+            let doubt = End::in_doubt(request.at, AttemptKind::TakenOver, TAKEN_OVER);
+            held.record = ended(held.record, before, doubt);
             self.write_end(&held, true)?;
             self.lift(id);
             held.under = Some(Under::of(&held.record));
@@ -47,10 +59,15 @@ impl<B: Backend> Ledger<B> {
         settlement: &Settlement,
     ) -> Result<bool, StoreFault> {
         let id = &settlement.id;
-        let Some(before) = self.overtaken.of(id, token).cloned() else { return Ok(false) };
-        let Some(mut tried) = self.backend.get(id)?.filter(is_taken_over) else { return Ok(false) };
+        let Some(Overtaken { text, before }) = self.overtaken.of(id, token).cloned() else {
+            return Ok(false);
+        };
+        let Some(mut tried) = self.backend.get(id)? else { return Ok(false) };
+        let Some(place) = doubt_of_takeover(&tried).filter(|_| tried.fingerprint == text) else {
+            return Ok(false);
+        };
         let doubt = Under::of(&tried);
-        tried.attempts.pop();
+        tried.attempts.remove(place);
         tried.attempt_count -= 1;
         let record = settled(&tried, before.map(|before| *before), at, settlement);
         self.write_settled(&record, doubt.mark, Some(&doubt))?;
@@ -66,8 +83,9 @@ impl<B: Backend> Ledger<B> {
     }
 }
 
-/// Whether a record is the doubt about a claim that was taken over.
-fn is_taken_over(record: &Record) -> bool {
-    let last = record.attempts.last().map(|attempt| attempt.kind);
-    record.state.name() == StateName::InDoubt && last == Some(AttemptKind::TakenOver)
+/// Where among its attempts a record has the one that was taken over, if that
+/// is still in doubt.
+fn doubt_of_takeover(record: &Record) -> Option<usize> {
+    let place = record.attempts.iter().rposition(|attempt| attempt.kind == AttemptKind::TakenOver);
+    place.filter(|_| record.state.name() == StateName::InDoubt)
 }

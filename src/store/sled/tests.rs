@@ -258,14 +258,26 @@ pub(super) fn known() -> Record {
     record(state, vec![attempt], [1, 2, 3, 4])
 }
 
-/// What every version wrote of that record. The marks of those who have it are
-/// the last of it.
+/// What versions 1 and 2 wrote of that record, before its marks. The marks of
+/// those who have it are the last of it.
 const BODY: &str = concat!(
     "05050505050505050505050505050505050505050505050505050505050505050473686f700668",
     "6561646572076f726465722d310f616e6e406578616d706c652e6f72670005636f64657306060606",
     "060606060606060606060606060606060606060606060606060606060201c303056c61746572056d",
     "783a323500000201ac0209343531206c61746572030102010304008092f40104020104",
 );
+const MARKS: &str = "0102020300";
+const SUPPRESSED: &str = "0102085b3a3a315d3a3235";
+
+fn octets(digits: &str) -> Vec<u8> {
+    (0..digits.len()).step_by(2).map(|at| u8::from_str_radix(&digits[at..at + 2], 16).unwrap()).collect()
+}
+
+/// That record as it is read out of what an earlier version wrote.
+fn known_before() -> Record {
+    let series = Token { owner: 0, attempt: 0 };
+    Record { series, unheard_window: Duration::ZERO, heard: true, ..known() }
+}
 
 #[test]
 fn a_record_with_all_its_marks_is_small() {
@@ -275,23 +287,48 @@ fn a_record_with_all_its_marks_is_small() {
     assert!(codec::encode(&full).unwrap().len() < 8 * 1024);
 }
 
-/// Whoever changes the shape of a record changes these bytes, and must raise
-/// the version in the codec and teach it to read the old form.
+/// A change to the shape of a record changes these bytes. It must raise the
+/// version in the codec, and teach the codec to read the old form.
 #[test]
 fn the_form_on_disk_is_what_it_was() {
     let bytes = codec::encode(&known()).unwrap();
-    let (marks, suppressed) = ("0102020300", "0102085b3a3a315d3a3235");
-    assert_eq!(super::super::record::hex(&bytes), format!("02{BODY}{marks}{suppressed}"));
+    assert_eq!(
+        super::super::record::hex(&bytes),
+        concat!(
+            "0305050505050505050505050505050505050505050505050505050505050505050473686f700668",
+            "6561646572076f726465722d310f616e6e406578616d706c652e6f72670005636f64657306060606",
+            "060606060606060606060606060606060606060606060606060606060201c303056c61746572056d",
+            "783a3235000001020201ac020109343531206c61746572030102010304008092f40100c0843d0004",
+            "02010401020203000102085b3a3a315d3a3235",
+        )
+    );
 }
 
 #[test]
-fn the_first_form_is_still_read() {
-    let digits = format!("01{BODY}");
-    let bytes: Vec<u8> =
-        (0..digits.len()).step_by(2).map(|at| u8::from_str_radix(&digits[at..at + 2], 16).unwrap()).collect();
+fn the_forms_before_are_still_read() {
+    let second = octets(&format!("02{BODY}{MARKS}{SUPPRESSED}"));
+    assert_eq!(codec::decode(&second).unwrap(), known_before());
     let marks = Marks { delivered: vec![1, 4], ..Marks::default() };
-    let first = Record { marks, suppressed: Vec::new(), ..known() };
-    assert_eq!(codec::decode(&bytes).unwrap(), first);
+    let first = Record { marks, suppressed: Vec::new(), ..known_before() };
+    assert_eq!(codec::decode(&octets(&format!("01{BODY}"))).unwrap(), first);
+}
+
+/// Earlier versions let a deferral take the place of a doubt, and kept the doubt
+/// in the words of the attempt before.
+#[test]
+fn a_doubt_beneath_an_older_deferral_is_a_doubt() {
+    let said = |words: &str| {
+        let length = format!("{:02x}", words.len());
+        let attempts = format!("01ac02{length}{}", super::super::record::hex(words.as_bytes()));
+        let body = BODY.replace("01ac0209343531206c61746572", &attempts);
+        codec::decode(&octets(&format!("02{body}{MARKS}{SUPPRESSED}"))).unwrap()
+    };
+    let doubt = said("451 4.4.2 [IN-DOUBT] no answer");
+    assert_eq!(doubt.attempts[0].kind, AttemptKind::NoAnswer);
+    assert!(matches!(doubt.state, State::Settled(Outcome::InDoubt(_))), "{doubt:?}");
+    for words in ["451 4.3.0 later", "resolved as not sent by an operator"] {
+        assert!(matches!(said(words).state, State::Settled(Outcome::Deferred(_))), "{words}");
+    }
 }
 
 #[test]
@@ -314,7 +351,7 @@ fn the_form_of_a_count_is_what_it_was() {
 
 #[test]
 fn a_record_of_a_newer_version_is_not_guessed_at() {
-    let fault = codec::decode(&[3, 0, 0]).unwrap_err();
+    let fault = codec::decode(&[4, 0, 0]).unwrap_err();
     assert!(fault.contains("use the version that wrote it"));
 }
 
