@@ -122,8 +122,7 @@ fn each_reply_must_be_of_a_class_that_is_due() {
     let mail = |client: &mut Client| client.mail(&envelope(), PLAIN, &mut Vec::new());
     let recipient = |client: &mut Client| client.recipient(0, &envelope().recipients[0], &mut Vec::new());
     let data = |client: &mut Client| client.data(&mut Vec::new());
-    let chunk = |client: &mut Client| client.chunk(10, &mut Vec::new());
-    let steps: [&dyn Fn(&mut Client); 4] = [&mail, &recipient, &chunk, &|client| client.completed()];
+    let steps: [&dyn Fn(&mut Client); 3] = [&mail, &recipient, &|client| client.completed()];
     for step in steps {
         assert_eq!(answer(step, "250 ok"), Ok(250));
         assert_eq!(answer(step, "450 later"), Ok(450));
@@ -181,15 +180,18 @@ fn bytes_behind_the_last_reply_do_not_spoil_it() {
 }
 
 #[test]
-fn only_the_reply_to_ehlo_may_be_long() {
-    let lines = format!("250-{}\r\n", "x".repeat(1000)).repeat(10) + "250 end\r\n";
-    let mut client = greeted(ALL);
+fn late_keywords_count_and_other_long_replies_are_cut() {
+    let lines = format!("250-{}\r\n", "x".repeat(1000)).repeat(10) + "250 PIPELINING\r\n";
+    let mut client = greeted("hello");
     client.ehlo("relay.example", &mut Vec::new());
     client.feed(lines.as_bytes());
     assert!(matches!(client.next_reply(), Ok(Some((Due::Ehlo, _)))));
+    assert!(client.capabilities().pipelining && client.is_reusable());
     client.reset(&mut Vec::new());
     client.feed(lines.as_bytes());
-    assert_eq!(client.next_reply(), Err(ProtocolFault::Malformed(ReplyFault::ReplyTooLong)));
+    let Ok(Some((Due::Reset, reply))) = client.next_reply() else { panic!() };
+    assert_eq!(reply.text().len(), MAX_REPLY - 5 * "250-".len() + 4);
+    assert!(client.is_quiet() && !client.is_reusable());
 }
 
 #[test]
@@ -227,4 +229,42 @@ fn a_secured_connection_knows_nothing_and_waits_for_nothing() {
     assert_eq!(client.capabilities(), &Capabilities::default());
     client.feed(b"220 hello\r\n");
     assert_eq!(client.next_reply(), Err(ProtocolFault::Early(Some(Reply::new(220, "hello")))));
+}
+
+#[test]
+fn before_the_dot_only_a_refusal_comes_unasked() {
+    let in_content = || {
+        let mut client = greeted(ALL);
+        client.data(&mut Vec::new());
+        client.feed(b"354 go\r\n");
+        assert!(matches!(client.next_reply(), Ok(Some((Due::Data, _)))));
+        assert!(client.is_quiet());
+        client
+    };
+    for line in ["450 later", "554 no"] {
+        let mut client = in_content();
+        client.feed(format!("{line}\r\n").as_bytes());
+        let Ok(Some((Due::Content, reply))) = client.next_reply() else { panic!("{line}") };
+        assert_eq!(reply.to_string(), line);
+        // Nothing makes this connection usable again.
+        assert!(!client.is_quiet());
+        client.completed();
+        client.feed(b"250 taken\r\n");
+        assert!(client.next_reply().is_err());
+    }
+    for line in ["250 taken", "354 more"] {
+        let mut client = in_content();
+        client.feed(format!("{line}\r\n").as_bytes());
+        assert!(matches!(client.next_reply(), Err(ProtocolFault::Early(Some(_)))), "{line}");
+    }
+    let mut client = in_content();
+    client.feed(b"421 bye\r\n");
+    assert_eq!(client.next_reply(), Err(ProtocolFault::ServiceClosing(Reply::new(421, "bye"))));
+    // After the dot it is the answer, and 4yz in front of it is not.
+    let mut client = in_content();
+    client.feed(b"55");
+    assert_eq!(client.next_reply(), Ok(None));
+    client.completed();
+    client.feed(b"4 no\r\n");
+    assert!(matches!(client.next_reply(), Err(ProtocolFault::Early(_))));
 }

@@ -316,13 +316,14 @@ async fn all_refused_keeps_the_connection() {
         let mut peer = far.greet(PIPELINING).await;
         peer.hear(GROUP).await;
         peer.say("250 a\r\n550 b\r\n450 c\r\n554 none\r\n").await;
+        peer.hear("RSET\r\n").await;
+        peer.say("250 reset\r\n").await;
         peer
     };
     let (prepared, mut peer) = join!(upstream.prepare(None, &envelope, &content), play);
     let Ok(Prepared::Settled { replies, upstream: name }) = prepared else { panic!("{prepared:?}") };
     assert_eq!((codes(&replies), name), (vec![550, 450], far.address.clone()));
-    let group = format!("RSET\r\n{GROUP}");
-    let (prepared, ()) = join!(upstream.prepare(None, &envelope, &content), take(&mut peer, &group));
+    let (prepared, ()) = join!(upstream.prepare(None, &envelope, &content), take(&mut peer, GROUP));
     ready(prepared).abort();
 }
 

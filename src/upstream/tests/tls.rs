@@ -104,11 +104,10 @@ async fn behind_starttls_everything_is_said_anew() {
     let ca = authority.file.path().display();
     let upstream =
         upstream_at(&format!("localhost:{port}"), &format!("tls = \"starttls\"\nca_file = \"{ca}\""));
-    // CHUNKING was offered in clear only, and is not used.
     let peer = deliver(&upstream, server.secured(&far, PIPELINING)).await;
     assert_eq!(peer.stream.get_ref().1.server_name(), Some("localhost"));
     let offered = upstream.capabilities().unwrap();
-    assert!(offered.pipelining && !offered.chunking && !offered.starttls);
+    assert!(offered.pipelining && !offered.dsn && !offered.starttls);
 }
 
 #[tokio::test]
@@ -381,9 +380,11 @@ async fn a_refusal_is_heard_while_tls_can_not_be_written() {
     let upstream = verified(&far, "starttls", &authority);
     let (envelope, content) = (envelope(), content_in_file("", &vec![b'x'; 32 << 20]));
     let play = async {
-        let mut peer = server.secured(&far, "250-hello\r\n250-CHUNKING\r\n250 PIPELINING\r\n").await;
-        peer.hear("MAIL FROM:<a@x.example>\r\n").await;
-        peer.say("552 too big\r\n503 b\r\n503 c\r\n552 no\r\n").await;
+        let mut peer = server.secured(&far, PIPELINING).await;
+        peer.hear(GROUP).await;
+        peer.say(GRANTED).await;
+        peer.hear("xxx").await;
+        peer.say("552 too big\r\n").await;
         // It reads no more.
         peer
     };
@@ -441,11 +442,16 @@ async fn a_refusal_is_heard_while_what_was_taken_is_not_sent() {
     let hoard = Hoard { stream: near, stuck: stuck.clone() };
     let mut connection = Connection::new(hoard, "mx.example:25".into(), TIMEOUTS);
     let mut peer = Peer { stream: far };
-    let (hello, ()) = join!(connection.hello("relay.example"), peer.greet(CHUNKING));
+    let (hello, ()) = join!(connection.hello("relay.example"), peer.greet(PIPELINING));
     hello.unwrap();
-    stuck.store(true, Ordering::SeqCst);
     let (envelope, content) = (envelope(), content("x\r\n"));
-    let refuse = peer.say("552 too big\r\n");
+    let refuse = async {
+        peer.hear(GROUP).await;
+        stuck.store(true, Ordering::SeqCst);
+        peer.say(GRANTED).await;
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        peer.say("552 too big\r\n").await;
+    };
     let (standing, ()) = join!(prepare(&mut connection, &envelope, &content), refuse);
     match standing {
         Ok(Standing::Settled { replies, keep }) => assert_eq!((codes(&replies), keep), (vec![552; 2], false)),
