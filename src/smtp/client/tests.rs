@@ -268,3 +268,87 @@ fn before_the_dot_only_a_refusal_comes_unasked() {
     client.feed(b"4 no\r\n");
     assert!(matches!(client.next_reply(), Err(ProtocolFault::Early(_))));
 }
+
+/// Replies with this code in each form that is judged by it.
+fn forms(code: u16) -> Vec<Vec<u8>> {
+    let long = "x".repeat(MAX_LINE - 3);
+    [
+        format!("{code} text\r\n"),
+        format!("{code}\r\n"),
+        format!("{code} text\n"),
+        format!("{code}\ttext\r\n"),
+        format!("{code}0 text\r\n"),
+        format!("{code}: text\r\n"),
+        format!("{code} te\0xt\rmore\r\n"),
+        format!("{code} {long}\r\n"),
+        format!("{code}-{long}\r\n").repeat(3) + &format!("{code} {long}\r\n"),
+        format!("{code}-\r\n").repeat(MAX_LINES) + &format!("{code} text\r\n"),
+        format!("{code}-first\r\nno code\r\n\r\n{code} text\r\n"),
+        format!("{code}-first\n{code}\n"),
+    ]
+    .map(String::into_bytes)
+    .to_vec()
+}
+
+/// What a reply came to: its code, or the fault by its kind.
+fn came_to(client: &mut Client) -> Option<(Option<Due>, u16)> {
+    match client.next_reply() {
+        Ok(None) => None,
+        Ok(Some((due, reply))) => Some((Some(due), reply.code())),
+        Err(
+            ProtocolFault::WrongClass { reply, .. }
+            | ProtocolFault::ServiceClosing(reply)
+            | ProtocolFault::Early(Some(reply)),
+        ) => Some((None, reply.code())),
+        Err(fault) => panic!("{fault}"),
+    }
+}
+
+#[test]
+fn in_every_form_and_to_every_command_the_code_decides() {
+    let grant = |client: &mut Client| {
+        client.data(&mut Vec::new());
+        client.feed(b"354 go\r\n");
+        assert!(matches!(client.next_reply(), Ok(Some((Due::Data, _)))));
+    };
+    let asks: [(&str, &dyn Fn(&mut Client)); 10] = [
+        ("EHLO", &|client| client.ehlo("relay.example", &mut Vec::new())),
+        ("HELO", &|client| client.helo("relay.example", &mut Vec::new())),
+        ("STARTTLS", &|client| client.starttls(&mut Vec::new())),
+        ("AUTH", &|client| client.auth("PLAIN", &mut Vec::new())),
+        ("RSET", &|client| client.reset(&mut Vec::new())),
+        ("MAIL", &|client| client.mail(&envelope(), PLAIN, &mut Vec::new())),
+        ("RCPT", &|client| client.recipient(0, &envelope().recipients[0], &mut Vec::new())),
+        ("DATA", &|client| client.data(&mut Vec::new())),
+        ("content", &grant),
+        ("dot", &|client| {
+            grant(client);
+            client.completed();
+        }),
+    ];
+    for (command, ask) in asks {
+        for code in [220, 235, 250, 251, 334, 354, 421, 450, 451, 550, 554] {
+            let mut plain = greeted(ALL);
+            ask(&mut plain);
+            plain.feed(format!("{code} text\r\n").as_bytes());
+            let expected = came_to(&mut plain);
+            assert_eq!(expected.unwrap().1, code);
+            for form in forms(code) {
+                // Whole, and cut by the end of the connection.
+                let cuts = (3..form.len()).step_by(1 + form.len() / 40);
+                for end in cuts.chain([form.len()]) {
+                    let mut client = greeted(ALL);
+                    ask(&mut client);
+                    form[..end].chunks(1000).for_each(|piece| client.feed(piece));
+                    let mut found = came_to(&mut client);
+                    if found.is_none() {
+                        assert!(client.cut());
+                        found = came_to(&mut client);
+                    }
+                    let form = String::from_utf8_lossy(&form[..end.min(40)]);
+                    assert_eq!(found, expected, "{form:?}, {end} octets, to {command}");
+                }
+            }
+        }
+    }
+}
