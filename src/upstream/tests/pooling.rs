@@ -365,6 +365,53 @@ async fn over_tcp_too_only_a_reply_after_the_dot_counts() {
 }
 
 #[tokio::test]
+async fn a_connection_that_speaks_out_of_turn_or_form_carries_no_other_message() {
+    for (reply, farewell) in [
+        ("250 taken\r\n250 and more\r\n", ""),
+        ("250 taken\r\n2", ""),
+        ("250\ttaken\r\n", "QUIT\r\n"),
+        ("250-taken\r\n251 taken\r\n", "QUIT\r\n"),
+    ] {
+        let far = Far::listen().await;
+        let upstream = upstream(&[&far]);
+        let (envelope, content) = (envelope(), content("x\r\n"));
+        let play = async {
+            let mut peer = far.greet(PIPELINING).await;
+            take(&mut peer, GROUP).await;
+            peer
+        };
+        let (prepared, mut peer) = join!(upstream.prepare(None, &envelope, &content), play);
+        let completion = finish(ready(prepared), &mut peer, reply).await;
+        assert_eq!(replied(&completion), 250, "{reply:?}");
+        assert_eq!(upstream.idle_connections(), 0, "{reply:?}");
+        peer.hear_last(farewell).await;
+    }
+}
+
+#[tokio::test]
+async fn a_refusal_before_the_dot_is_the_outcome_and_no_dot_leaves() {
+    for (early, code) in [("554 5.7.1 spam\r\n", 554), ("450-4.7.1 not\r\n450 4.7.1 now\r\n", 450)] {
+        let far = Far::listen().await;
+        let upstream = upstream(&[&far]);
+        let (envelope, content) = (envelope(), content("x\r\n"));
+        let play = async {
+            let mut peer = far.greet(PIPELINING).await;
+            take(&mut peer, GROUP).await;
+            peer
+        };
+        let (prepared, mut peer) = join!(upstream.prepare(None, &envelope, &content), play);
+        peer.say(early).await;
+        let completion = ready(prepared).complete().await;
+        let Completion::Replied(reply) = completion else { panic!("{completion:?}") };
+        let mut wire = Vec::new();
+        reply.write_to(&mut wire);
+        assert_eq!((reply.code(), String::from_utf8_lossy(&wire)), (code, early.into()));
+        peer.hear_last("").await;
+        assert_eq!(upstream.idle_connections(), 0);
+    }
+}
+
+#[tokio::test]
 async fn an_attempt_can_be_a_task_of_its_own() {
     let far = Far::listen().await;
     let upstream = upstream(&[&far]);

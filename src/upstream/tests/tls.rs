@@ -374,6 +374,39 @@ async fn over_tls_too_nothing_that_came_before_the_dot_is_its_reply() {
 }
 
 #[tokio::test]
+async fn what_came_in_whole_records_counts_though_tls_is_cut_off() {
+    let authority = Authority::new();
+    // What the record holds, and how many octets of the record are missing.
+    for (said, missing, due) in [
+        ("554-no\r\n", 0, Some(554)),
+        ("554", 0, Some(554)),
+        ("250 2.0.0 ta", 0, Some(250)),
+        ("250 2.0.0 taken\r\n", 1, None),
+        ("25", 0, None),
+        ("", 0, None),
+    ] {
+        let (transaction, peer) = prepared(&authority).await;
+        let (mut stream, mut tls) = peer.stream.into_inner();
+        let mut record = Vec::new();
+        tls.writer().write_all(said.as_bytes()).unwrap();
+        tls.write_tls(&mut record).unwrap();
+        let play = async {
+            // The dot, in whatever record.
+            let _ = stream.read(&mut [0; 100]).await;
+            stream.write_all(&record[..record.len() - missing]).await.unwrap();
+            // No close_notify.
+            drop(stream);
+        };
+        let (completion, ()) = join!(transaction.complete(), play);
+        match completion {
+            Completion::Replied(reply) => assert_eq!(Some(reply.code()), due, "{said:?}"),
+            Completion::InDoubt(_) => assert_eq!(due, None, "{said:?}"),
+            other => panic!("{said:?}: {other:?}"),
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_refusal_is_heard_while_tls_can_not_be_written() {
     let (far, authority) = (Far::listen().await, Authority::new());
     let server = authority.issue("127.0.0.1").server();

@@ -439,6 +439,47 @@ async fn a_dot_that_left_in_part_is_a_doubt_and_one_that_never_left_is_none() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_refusal_counts_while_the_dot_is_half_sent_and_an_acceptance_does_not() {
+    for (said, room) in
+        [("554 no\r\n", 254), ("554 no\r\n", 256), ("250 taken\r\n", 254), ("421 bye\r\n", 254)]
+    {
+        // The far end has room for two octets of the dot or for none, and reads none.
+        let (mut connection, mut peer) = prepared(256).await;
+        connection.write(&vec![b'x'; room], Phase::Body, TIMEOUTS.block).await.unwrap();
+        let far = async {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            peer.say(said).await;
+        };
+        let (result, ()) = join!(connection.complete(), far);
+        match (&said[..3], result) {
+            ("554", Ok(reply)) => assert_eq!(reply.code(), 554),
+            ("250", Err(Incomplete::InDoubt(UpstreamFault::Protocol { .. }))) => {}
+            ("421", Err(Incomplete::InDoubt(UpstreamFault::ServiceClosing { .. }))) => {}
+            (_, result) => panic!("{said:?}: {result:?}"),
+        }
+        assert!(!connection.is_reusable());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_that_is_half_there_before_the_dot_is_waited_for() {
+    for (rest, due) in [(" no\r\n", "no"), ("", "")] {
+        let (mut connection, mut peer) = prepared(1 << 14).await;
+        peer.say("554").await;
+        let start = Instant::now();
+        let far = async {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            peer.say(rest).await;
+        };
+        let (result, ()) = join!(connection.complete(), far);
+        assert_eq!(result.unwrap(), Reply::new(554, due));
+        assert!(start.elapsed() <= Duration::from_secs(6));
+        drop(connection);
+        peer.hear_last("").await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn each_phase_has_its_deadline() {
     let (near, far) = duplex(64);
     let mut connection = Connection::new(near, "mx.example:25".into(), TIMEOUTS);
