@@ -311,7 +311,8 @@ fn in_every_form_and_to_every_command_the_code_decides() {
         client.feed(b"354 go\r\n");
         assert!(matches!(client.next_reply(), Ok(Some((Due::Data, _)))));
     };
-    let asks: [(&str, &dyn Fn(&mut Client)); 10] = [
+    type Ask<'a> = (&'a str, &'a dyn Fn(&mut Client));
+    let asks: [Ask<'_>; 10] = [
         ("EHLO", &|client| client.ehlo("relay.example", &mut Vec::new())),
         ("HELO", &|client| client.helo("relay.example", &mut Vec::new())),
         ("STARTTLS", &|client| client.starttls(&mut Vec::new())),
