@@ -117,7 +117,6 @@ fn answered(found: &Probed, settings: &config::Upstream) -> String {
 fn said(offered: &Capabilities) -> String {
     let keywords: Vec<&str> = [
         (offered.pipelining, "PIPELINING"),
-        (offered.chunking, "CHUNKING"),
         (offered.eight_bit_mime, "8BITMIME"),
         (offered.smtputf8, "SMTPUTF8"),
         (offered.dsn, "DSN"),
