@@ -61,6 +61,8 @@ pub struct Config {
     pub drain: Duration,
     /// Where operators and their tools ask; `None` when that is turned off.
     pub admin: Option<Admin>,
+    /// Environment variables with our prefix that are no settings.
+    pub passed_over: Vec<String>,
 }
 
 /// One `[[listener]]`.

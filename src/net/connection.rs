@@ -1,5 +1,7 @@
 //! One client's connection: feeds the session machine and does what it says.
 
+mod farewell;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,6 +21,7 @@ use super::peer::{Peer, RelayPolicy, Relaying};
 use super::tls::name_of;
 use super::wire::Wire;
 use super::{Live, Shared};
+use farewell::End;
 
 /// What is read at once between messages.
 const COMMAND_BLOCK: usize = 4 * 1024;
@@ -33,19 +36,10 @@ const IN_A_CROWD: Duration = Duration::from_secs(10);
 /// How often a session that waits looks whether a crowd has come.
 const LOOK: Duration = Duration::from_secs(5);
 
-/// Why a connection ends before QUIT.
-#[derive(Debug)]
-enum End {
-    /// The client closed it, or it broke.
-    Gone,
-    /// The client was too slow: `421 4.4.2`.
-    TimedOut,
-    /// We are closing: `421 4.3.2`.
-    Closing,
-    /// A reload has put another upstream in the place of the one that let the
-    /// client in, and it must show the new one that it may: `421 4.7.0`.
-    Replaced,
-}
+/// How long a client may be silent behind a lone dot in a message that has LF
+/// where CRLF is due: it waits for a reply by then. Less where a command may
+/// take less.
+const NO_END_OF_DATA: Duration = Duration::from_secs(5);
 
 struct Connection {
     shared: Arc<Shared>,
@@ -60,6 +54,8 @@ struct Connection {
     spool: Spool,
     /// When the current command or message began.
     since: Instant,
+    /// The client talked before the greeting.
+    early: bool,
 }
 
 /// Talks to one client until the end.
@@ -70,7 +66,8 @@ pub async fn serve(shared: Arc<Shared>, live: &Live, wire: Wire, peer: Peer) {
 }
 
 impl Connection {
-    fn new(shared: Arc<Shared>, live: &Live, wire: Wire, peer: Peer) -> Self {
+    fn new(shared: Arc<Shared>, live: &Live, mut wire: Wire, peer: Peer) -> Self {
+        let early = wire.talks_early();
         let limits = live.limits;
         let settings = Settings {
             hostname: live.services.hostname.clone(),
@@ -102,9 +99,13 @@ impl Connection {
             input: BytesMut::new(),
             spool,
             since: Instant::now(),
+            early,
         };
         if let Wire::Encrypted(_) = connection.wire {
             connection.encrypted(live);
+        }
+        if early {
+            connection.session.talked_early();
         }
         connection
     }
@@ -273,11 +274,16 @@ impl Connection {
     }
 
     async fn read(&mut self) -> Result<(), End> {
+        let wait = NO_END_OF_DATA.min(self.limits.command_timeout);
+        let answer_due = self.session.ends_in_bare_lf().then(|| Instant::now() + wait);
         loop {
             let look = self.deadline().min(Instant::now() + LOOK);
-            match self.read_until(look).await {
-                Err(End::TimedOut) if Instant::now() < self.deadline() => {}
-                read => return read,
+            let look = answer_due.map_or(look, |due| due.min(look));
+            match (self.read_until(look).await, answer_due) {
+                (Err(End::Finished), Some(_)) => return Err(End::NoEndOfData),
+                (Err(End::TimedOut), Some(due)) if Instant::now() >= due => return Err(End::NoEndOfData),
+                (Err(End::TimedOut), _) if Instant::now() < self.deadline() => {}
+                (read, _) => return read,
             }
         }
     }
@@ -296,7 +302,8 @@ impl Connection {
         };
         match read {
             Err(_) => Err(End::TimedOut),
-            Ok(Ok(0) | Err(_)) => Err(End::Gone),
+            Ok(Err(_)) => Err(End::Gone),
+            Ok(Ok(0)) => Err(End::Finished),
             Ok(Ok(_)) => Ok(()),
         }
     }
@@ -305,8 +312,12 @@ impl Connection {
     /// byte now and then gains nothing by it.
     fn deadline(&self) -> Instant {
         let Limits { command_timeout, data_timeout, .. } = self.limits;
-        let (timeout, earned) = match self.session.receiving() {
-            Some(_) => (data_timeout, Duration::from_secs(self.spool.len() / MIN_RATE)),
+        let (timeout, earned) = match self.session.octets() {
+            // Octets of a message that is refused count like any others, up to the
+            // size that a message may have.
+            Some(octets) => {
+                (data_timeout, Duration::from_secs(octets.min(self.limits.max_message_size) / MIN_RATE))
+            }
             None => (command_timeout, Duration::ZERO),
         };
         let crowded = self.shared.gate.is_crowded(&self.limits);
@@ -330,29 +341,6 @@ impl Connection {
             Ok(Ok(())) => Ok(()),
             Ok(Err(_)) => Err(End::Gone),
             Err(_) => Err(End::TimedOut),
-        }
-    }
-
-    /// Says good-bye where there is somebody to hear it.
-    async fn end(&mut self, end: Result<(), End>) {
-        if let Some(envelope) = self.session.receiving() {
-            self.shared.heart.aborted(&self.source, envelope, self.spool.len());
-        }
-        match end {
-            Err(End::Gone) => return,
-            Err(End::TimedOut) => self.session.end(Reply::new(421, "4.4.2 timed out waiting for you")),
-            Err(End::Replaced) => {
-                self.session
-                    .end(Reply::new(421, "4.7.0 the upstream that let you in was replaced, connect again"));
-            }
-            Err(End::Closing) => self.session.end(Reply::new(421, "4.3.2 shutting down, try again")),
-            Ok(()) => {}
-        }
-        let _ = self.flush().await;
-        if let Wire::Encrypted(_) = self.wire {
-            // The client learns that nobody cut the end off.
-            let deadline = Instant::now() + self.limits.command_timeout;
-            let _ = timeout_at(deadline, self.wire.shutdown()).await;
         }
     }
 }

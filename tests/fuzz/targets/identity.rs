@@ -9,7 +9,7 @@ use mailonce::message::Headers;
 use mailonce::store::Fingerprint;
 
 use super::choice;
-use super::headers::received;
+use super::headers::{mailbox_lines, received};
 use super::wire::own_reply_lines;
 
 /// The default lists, and a chain of all there is.
@@ -74,13 +74,14 @@ fn found(key: Option<&Key>, headers: &Headers) {
 
 /// Names of fields are the same in any case.
 fn renamed(message: &[u8], key: &Result<Option<Key>, IdentityFault>) {
-    let (fields, end) = super::headers::fields(message);
-    let mut shouted = Vec::new();
+    let start = mailbox_lines(message);
+    let (fields, end) = super::headers::fields(&message[start..]);
+    let mut shouted = message[..start].to_vec();
     for (name, all) in fields {
         shouted.extend_from_slice(name.to_ascii_uppercase().as_bytes());
         shouted.extend_from_slice(&all[name.len()..]);
     }
-    shouted.extend_from_slice(&message[end..]);
+    shouted.extend_from_slice(&message[start + end..]);
     if let Ok(headers) = Headers::parse(&shouted.into()) {
         assert_eq!(identity::key_of(&DEDUP, &headers, &PRINT), *key);
         assert_eq!(
