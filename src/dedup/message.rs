@@ -2,7 +2,7 @@
 //! recipients.
 
 use crate::config::{Dedup, Scope};
-use crate::identity::{self, Key};
+use crate::identity::{self, Key, Tenant};
 use crate::journal::DecisionOutcome;
 use crate::message::{Content, Headers};
 use crate::smtp::envelope::{Envelope, Recipient};
@@ -29,11 +29,18 @@ pub struct Message {
 
 impl Message {
     /// The claims it needs: one for each recipient, or one for all.
-    pub(super) fn claims(&self, identity: &Identity<'_>, key: &Key, fingerprint: &Fingerprint) -> Vec<Claim> {
+    pub(super) fn claims(
+        &self,
+        identity: &Identity<'_>,
+        tenant: &Tenant,
+        key: &Key,
+        fingerprint: &Fingerprint,
+    ) -> Vec<Claim> {
         let policy = identity.policy;
         let slot = |recipient: Option<String>| Slot {
-            id: identity::claim_id(&identity.tenant, key, recipient.as_deref()),
-            tenant: identity.tenant.clone(),
+            id: identity::claim_id(tenant, key, recipient.as_deref()),
+            former: identity::former_ids(tenant, key, recipient.as_deref()),
+            tenant: tenant.name().to_owned(),
             strategy: key.strategy.as_str().to_owned(),
             key: key.value.clone(),
             recipient: recipient.unwrap_or_default(),

@@ -1,0 +1,39 @@
+//! The ids that earlier versions gave the same e-mail. A claim that was
+//! recorded under one of them still suppresses: the store moves it to the id of
+//! today when the e-mail comes again ([`crate::store::Slot::former`]).
+//!
+//! Whoever changes what goes into [`super::claim_id`] adds the id of before to
+//! [`former_ids`], and takes one out when no store can hold it any more: the
+//! longest window is over since the version that wrote it last.
+
+use sha2::{Digest, Sha256};
+
+use super::{Key, Tenant, append};
+use crate::planted::{self, Bug};
+use crate::store::ClaimId;
+
+/// Every id under which an earlier version may have recorded the claim that
+/// [`super::claim_id`] names, the latest first.
+pub fn former_ids(tenant: &Tenant, key: &Key, recipient: Option<&str>) -> Vec<ClaimId> {
+    vec![first_id(tenant.name(), key, recipient)]
+}
+
+/// Of the versions that knew a tenant by its name alone.
+fn first_id(tenant: &str, key: &Key, recipient: Option<&str>) -> ClaimId {
+    let tenant = if planted::is(Bug::TenantLeftOut) { "" } else { tenant };
+    let encoded = first_encoding(tenant, key.strategy.as_str(), &key.value, recipient);
+    ClaimId(Sha256::digest(&encoded).into())
+}
+
+/// Each text behind its length, the recipient behind a mark of its presence.
+pub(super) fn first_encoding(tenant: &str, strategy: &str, key: &str, recipient: Option<&str>) -> Vec<u8> {
+    let mut out = Vec::with_capacity(256);
+    for text in ["mailonce claim 1", tenant, strategy, key] {
+        append(&mut out, text);
+    }
+    out.push(u8::from(recipient.is_some()));
+    if let Some(recipient) = recipient {
+        append(&mut out, recipient);
+    }
+    out
+}
