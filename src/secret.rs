@@ -34,7 +34,7 @@ impl SecretKey {
         Self(octets)
     }
 
-    /// One that nobody can guess.
+    /// A random one.
     ///
     /// # Errors
     /// When the machine gives no random number.

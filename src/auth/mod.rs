@@ -102,7 +102,7 @@ pub struct Authenticator {
 }
 
 impl Authenticator {
-    /// One that has seen nobody yet. `tenant_key` must be the same for as long as
+    /// One that has seen no client yet. `tenant_key` must be the same for as long as
     /// there are claims: with another one, tenants that their passwords tell apart
     /// become others.
     ///

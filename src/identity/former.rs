@@ -2,9 +2,10 @@
 //! recorded under one of them still suppresses: the store moves it to the id of
 //! today when the e-mail comes again ([`crate::store::Slot::former`]).
 //!
-//! Whoever changes what goes into [`super::claim_id`] adds the id of before to
-//! [`former_ids`], and takes one out when no store can hold it any more: the
-//! longest window is over since the version that wrote it last.
+//! A change of [`super::claim_id`], or of the form of an address in it, adds the id
+//! of before to [`former_ids`] and needs a new note in the sled engine
+//! (`Note::OwnIds`). An id may go from the list when no store can hold it any more:
+//! when the longest window is over since the version that wrote it last.
 
 use sha2::{Digest, Sha256};
 

@@ -30,7 +30,7 @@ impl std::fmt::Debug for Opened {
 }
 
 impl Opened {
-    /// A store in which nothing was left, with a key that nobody knows.
+    /// A store in which nothing was left, with a random key.
     ///
     /// # Errors
     /// When the machine gives no random number.

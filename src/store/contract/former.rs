@@ -180,7 +180,7 @@ pub(crate) async fn a_flight_under_a_former_id_is_waited_for(engine: &dyn Engine
     assert!(is_new(&claim(&*store, 1, at(0), before).await));
     let flight = claim(&*store, 2, at(1), now(1)).await;
     assert!(matches!(&flight, Claimed::InFlight { record, .. } if record.id == id(former(1))), "{flight:?}");
-    // One that nobody holds any more is none.
+    // A claim whose lease has run out is no flight.
     let late = at(0).plus(LEASE);
     assert_eq!(previous(claim(&*store, 3, late, now(1)).await), None);
     store.close().await.unwrap();

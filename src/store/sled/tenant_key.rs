@@ -1,5 +1,5 @@
-//! The key by which the passwords of tenants are hashed, in a file beside the
-//! claims.
+//! The key by which the passwords of tenants are hashed, in a file of the
+//! store's directory.
 //!
 //! The claims of such a tenant are found by this key alone: with another one
 //! their e-mails would be sent again. So the database notes what its key is

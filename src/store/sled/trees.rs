@@ -12,8 +12,8 @@ pub(super) enum Note {
     /// an earlier version made lacks it until all of that is entered.
     Indexed,
     /// There where no record can have an id that an earlier version gave it: a
-    /// store that began with this version. Whatever comes to change the ids again
-    /// needs a note of its own.
+    /// store that began with this version. Another change of the ids needs
+    /// another name for this note.
     OwnIds,
     /// What the key of the tenants' passwords is known by.
     TenantKey,
