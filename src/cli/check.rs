@@ -51,7 +51,7 @@ fn describe(config: &Config, out: &mut impl Write) -> std::io::Result<()> {
         match listener.auth {
             Auth::Off => {}
             Auth::Local { .. } => from.push("users with a password".to_owned()),
-            Auth::Passthrough => from.push("whoever the upstream knows".to_owned()),
+            Auth::Passthrough { .. } => from.push("whoever the upstream knows".to_owned()),
         }
         let tls = match listener.tls.as_ref().map(|tls| tls.start) {
             None => "",

@@ -26,7 +26,7 @@ use ipnet::IpNet;
 pub use crate::message::fingerprint::Exclude;
 pub use crate::secret::Secret;
 pub use crate::smtp::data::BareNewlines;
-pub use auth::Auth;
+pub use auth::{Auth, TenantFrom};
 pub use file::NamedFile;
 pub use policy::{
     Dedup, FieldRef, InDoubt, Mode, OnConflict, OnDuplicate, OnPartial, OnStoreFailure, Scope, Strategy,

@@ -441,7 +441,11 @@ fn auth_is_off_or_ours_or_the_upstreams() {
     let listener =
         |lines: &str| parse(&format!("[[listener]]\n{lines}\n{UPSTREAM}")).unwrap().listeners.remove(0);
     assert_eq!(listener("users = \"u.toml\"").auth, Auth::Off, "it is off unless it is turned on");
-    assert_eq!(listener("auth = \"passthrough\"").auth, Auth::Passthrough);
+    let through = |lines: &str| listener(&format!("auth = \"passthrough\"\n{lines}")).auth;
+    assert_eq!(through(""), Auth::Passthrough { tenant_from: TenantFrom::Account });
+    assert_eq!(through("tenant_from = \"account\""), Auth::Passthrough { tenant_from: TenantFrom::Account });
+    assert_eq!(through("tenant_from = \"user\""), Auth::Passthrough { tenant_from: TenantFrom::User });
+    assert_eq!(listener("tenant_from = \"user\"").auth, Auth::Off, "it means nothing then");
     let users = |path: &str, named_by: &str| Auth::Local {
         users: NamedFile { path: path.into(), named_by: format!("m.toml:{named_by}: listener.users") },
     };

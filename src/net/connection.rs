@@ -11,7 +11,8 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::auth::{self, Authority};
 use crate::config::Limits;
-use crate::dedup::{Channel, Incoming, Source, User};
+use crate::dedup::{Channel, Incoming, Source};
+use crate::identity::{Proof, Tenant};
 use crate::message::Spool;
 use crate::smtp::reply::Reply;
 use crate::smtp::sasl::{Credentials, Malformed};
@@ -167,7 +168,7 @@ impl Connection {
         match name_of(certificate) {
             Ok(name) => {
                 policy.relaying = Relaying::Allowed;
-                self.source.user = Some(User::ByCertificate(name));
+                self.source.user = Some(Tenant::new(name, Proof::Certificate));
             }
             Err(fault) => {
                 // Its mail must not pass for that of others.
@@ -199,8 +200,8 @@ impl Connection {
         let verdict = self.shared.authenticator.check(authority, upstream, client, &attempt).await;
         if let (Verdict::Accepted(_), Ok(credentials)) = (&verdict, attempt) {
             self.session.policy().relaying = Relaying::Allowed;
-            self.source.user = Some(User::ByAuth(credentials.username.clone()));
-            self.source.account = matches!(authority, Authority::Passthrough).then_some(credentials);
+            self.source.user = Some(self.shared.authenticator.tenant(authority, &credentials));
+            self.source.account = matches!(authority, Authority::Passthrough(_)).then_some(credentials);
             self.account_at = upstream.name();
             self.since = Instant::now();
         }

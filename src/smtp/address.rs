@@ -89,12 +89,17 @@ impl Path {
         match self {
             Path::Null => String::new(),
             Path::Local(text) => text.to_lowercase(),
-            Path::Mailbox(mailbox) => {
-                let domain = idna::domain_to_ascii(mailbox.domain())
-                    .unwrap_or_else(|_| mailbox.domain().to_lowercase());
-                format!("{}@{}", mailbox.local_part().to_lowercase(), domain.trim_end_matches('.'))
-            }
+            Path::Mailbox(_) => self.dotted_identity().trim_end_matches('.').to_owned(),
         }
+    }
+
+    /// The same with the dots at the end of the domain: what earlier versions
+    /// told addresses apart by.
+    pub fn dotted_identity(&self) -> String {
+        let Path::Mailbox(mailbox) = self else { return self.identity() };
+        let domain =
+            idna::domain_to_ascii(mailbox.domain()).unwrap_or_else(|_| mailbox.domain().to_lowercase());
+        format!("{}@{domain}", mailbox.local_part().to_lowercase())
     }
 }
 

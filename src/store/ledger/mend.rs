@@ -60,6 +60,7 @@ impl<B: Backend> Ledger<B> {
     /// See [`super::super::Store::import`]; a checkpoint makes it durable.
     pub fn import(&mut self, records: Vec<Record>, now: Timestamp) -> Result<Imported, StoreFault> {
         self.pass_time(now);
+        self.expect_former()?;
         let mut imported = Imported::default();
         for record in records {
             self.import_one(record, now, &mut imported)?;

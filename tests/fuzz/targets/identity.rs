@@ -4,7 +4,7 @@ use std::sync::LazyLock;
 
 use mailonce::config::{Config, Dedup};
 use mailonce::identity::chain::{Finding, explain, key_alone};
-use mailonce::identity::{self, IdentityFault, Key, TTL_HEADER};
+use mailonce::identity::{self, IdentityFault, Key, Proof, TTL_HEADER};
 use mailonce::message::Headers;
 use mailonce::store::Fingerprint;
 
@@ -32,7 +32,12 @@ pub(super) fn run(data: &[u8]) {
     }
     let tenant = identity::tenant_of(Some("X-Tenant"), "submission", &headers);
     match &tenant {
-        Ok(tenant) => assert_eq!(identity::usable(tenant.clone()).as_ref(), Ok(tenant)),
+        Ok(tenant) => {
+            let name = tenant.name().to_owned();
+            assert_eq!(identity::usable(name.clone()), Ok(name));
+            let named = headers.first("x-tenant").is_some();
+            assert_eq!(tenant.proof(), if named { Proof::Header } else { Proof::Listener });
+        }
         Err(fault) => heard(fault),
     }
     // Fields that mean nothing here, in front, change nothing.
