@@ -5,6 +5,7 @@
 //! its outcome. Every write after the claim carries the claim's [`Token`], so
 //! a slow old holder can never overwrite a newer claim.
 
+pub mod attempt;
 #[cfg(test)]
 pub(crate) mod contract;
 pub mod counts;
@@ -13,6 +14,7 @@ pub mod ledger;
 pub mod marks;
 pub mod memory;
 mod mend;
+pub mod names;
 mod query;
 pub mod record;
 pub mod search;
@@ -22,14 +24,13 @@ pub mod view;
 mod worker;
 
 use async_trait::async_trait;
+pub use attempt::{Attempt, AttemptKind};
 pub use counts::{Count, Tally};
 pub use marks::{MAX_MARKS, Marks, Share};
 pub use mend::{Change, Imported, Resolution};
+pub use names::{Names, WrittenField};
 pub use query::{Census, Query, Selection};
-pub use record::{
-    Attempt, AttemptKind, ClaimId, Fingerprint, Names, Outcome, Record, State, StateName, Suppression, Token,
-    WrittenField,
-};
+pub use record::{ClaimId, Fingerprint, Outcome, Record, State, StateName, Suppression, Token};
 
 use crate::clock::Timestamp;
 use crate::config::{InDoubt, OnConflict};

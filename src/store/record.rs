@@ -6,10 +6,11 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use super::attempt::Attempt;
 use super::marks::Marks;
+use super::names::Names;
 use crate::clock::Timestamp;
 pub use crate::message::fingerprint::Fingerprint;
-use crate::message::headers;
 use crate::smtp::reply::{Class, Reply};
 
 /// How many attempts a record keeps.
@@ -207,146 +208,6 @@ impl Outcome {
             | Outcome::Refused(reply)
             | Outcome::InDoubt(reply) => reply,
         }
-    }
-}
-
-/// One try at sending, or what an operator said of it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Attempt {
-    /// When it ended.
-    pub at: Timestamp,
-    /// How it ended.
-    pub kind: AttemptKind,
-    /// The reply on one line, cut to 256 characters.
-    pub reply: String,
-}
-
-/// How an attempt ended. Stored by its place in this list: new ones go last.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum AttemptKind {
-    /// 2yz.
-    Accepted,
-    /// 4yz, or the upstream could not be reached.
-    Deferred,
-    /// 5yz.
-    Refused,
-    /// The final dot left, and no reply came.
-    NoAnswer,
-    /// The proxy ended between the commit and the outcome.
-    Restart,
-    /// Another text took the claim over between the commit and the outcome.
-    TakenOver,
-    /// The attempt panicked between the commit and the outcome.
-    Panic,
-    /// The record was imported while its attempt was under way elsewhere.
-    Imported,
-    /// An operator resolved the claim as sent.
-    ResolvedSent,
-    /// An operator resolved the claim as not sent.
-    ResolvedNotSent,
-}
-
-impl AttemptKind {
-    /// Whether the upstream may or may not have accepted the message.
-    pub fn is_doubt(self) -> bool {
-        use AttemptKind::{Imported, NoAnswer, Panic, Restart, TakenOver};
-        matches!(self, NoAnswer | Restart | TakenOver | Panic | Imported)
-    }
-
-    /// Whether an operator decided, and no attempt was made.
-    pub fn is_resolution(self) -> bool {
-        matches!(self, AttemptKind::ResolvedSent | AttemptKind::ResolvedNotSent)
-    }
-
-    /// How an attempt ended of which only the reply is known: before version 3,
-    /// records and exports said it in words.
-    pub fn of_words(reply: &str) -> Self {
-        match reply.as_bytes() {
-            _ if reply.starts_with("resolved as sent") => AttemptKind::ResolvedSent,
-            _ if reply.starts_with("resolved as not sent") => AttemptKind::ResolvedNotSent,
-            _ if reply.contains("[IN-DOUBT]") => AttemptKind::NoAnswer,
-            [b'2', ..] => AttemptKind::Accepted,
-            [b'5', ..] => AttemptKind::Refused,
-            _ => AttemptKind::Deferred,
-        }
-    }
-
-    /// How an attempt with this outcome ended, where the upstream was asked.
-    pub fn of(outcome: &Outcome) -> Self {
-        match outcome {
-            Outcome::Accepted(_) => AttemptKind::Accepted,
-            Outcome::Deferred(_) => AttemptKind::Deferred,
-            Outcome::Refused(_) => AttemptKind::Refused,
-            Outcome::InDoubt(_) => AttemptKind::NoAnswer,
-        }
-    }
-}
-
-/// The longest Message-ID or Date field that is kept for a resend, in octets.
-const MAX_NAME: usize = 1000;
-
-/// A header field, octet for octet as its sender wrote it, without the line
-/// end behind it.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct WrittenField(Box<[u8]>);
-
-impl WrittenField {
-    /// The field that starts at the start of `written`. `None` where it is
-    /// longer than 1,000 octets, or no field.
-    pub fn new(written: &[u8]) -> Option<Self> {
-        let written = written.strip_suffix(b"\n").unwrap_or(written);
-        let written = written.strip_suffix(b"\r").unwrap_or(written);
-        (written.len() <= MAX_NAME && written.contains(&b':')).then(|| Self(written.into()))
-    }
-
-    /// A field of this name with this value, in one line. `None` where the value
-    /// would not stay in its line, or is too long.
-    pub fn of_text(name: &str, text: &str) -> Option<Self> {
-        let is_one_line = text.bytes().all(|octet| octet >= b' ' && octet != 0x7f || octet == b'\t');
-        is_one_line.then(|| Self::new(format!("{name}: {text}").as_bytes()))?
-    }
-
-    /// The octets.
-    pub fn octets(&self) -> &[u8] {
-        &self.0
-    }
-
-    /// The value as people read it: unfolded, without the blanks around it.
-    pub fn text(&self) -> String {
-        let value = self.0.iter().position(|&octet| octet == b':').map_or(0, |colon| colon + 1);
-        headers::as_written(&self.0[value..])
-    }
-}
-
-impl fmt::Debug for WrittenField {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?}", String::from_utf8_lossy(&self.0))
-    }
-}
-
-/// What a mailbox knows a message by. A resend carries those of the first
-/// attempt, so that a mailbox which collapses equal ones shows one copy.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Names {
-    /// The Message-ID field.
-    pub message_id: Option<WrittenField>,
-    /// The Date field.
-    pub date: Option<WrittenField>,
-}
-
-impl Names {
-    /// Fields with these values.
-    pub fn of_texts(message_id: Option<&str>, date: Option<&str>) -> Self {
-        Self {
-            message_id: message_id.and_then(|text| WrittenField::of_text("Message-ID", text)),
-            date: date.and_then(|text| WrittenField::of_text("Date", text)),
-        }
-    }
-
-    /// Whether there are none.
-    pub fn is_empty(&self) -> bool {
-        self.message_id.is_none() && self.date.is_none()
     }
 }
 
