@@ -1,8 +1,6 @@
 //! The message that is being decided on, and the claims and fates of its
 //! recipients.
 
-use std::time::Duration;
-
 use crate::config::{Dedup, Scope};
 use crate::identity::{self, Key};
 use crate::journal::DecisionOutcome;
@@ -50,7 +48,7 @@ impl Message {
             },
             size: self.content.len(),
             window: key.window,
-            unheard_window: Duration::ZERO,
+            unheard_window: policy.unheard_window,
             on_conflict: policy.on_conflict,
             in_doubt: policy.in_doubt,
         };

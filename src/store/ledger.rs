@@ -23,6 +23,7 @@
 mod backend;
 mod census;
 mod ending;
+mod heard;
 mod held;
 mod judge;
 mod listing;

@@ -9,6 +9,7 @@
 pub(crate) mod contract;
 pub mod counts;
 pub mod faulty;
+mod heard;
 pub mod ledger;
 pub mod marks;
 pub mod memory;
@@ -23,6 +24,7 @@ mod worker;
 
 use async_trait::async_trait;
 pub use counts::{Count, Tally};
+pub use heard::{Heard, Reception};
 pub use marks::{MAX_MARKS, Marks, Share};
 pub use mend::{Change, Imported, Resolution};
 pub use query::{Census, Query, Selection};
@@ -263,6 +265,10 @@ pub trait Store: Send + Sync + 'static {
         settlements: Vec<Settlement>,
         durability: Durability,
     ) -> Result<(), StoreFault>;
+
+    /// Notes what clients received of the replies to their messages. Nobody
+    /// waits for it, and a store that has failed passes it by.
+    fn note_heard(&self, notes: Vec<Heard>, now: Timestamp);
 
     /// Gives `pending` claims up, as if never claimed. Ids that the token does
     /// not hold as pending are left alone.

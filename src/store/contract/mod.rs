@@ -4,6 +4,7 @@
 //! `contract_suite!(name, engine expression)` in its tests.
 
 pub(crate) mod figures;
+pub(crate) mod heard;
 pub(crate) mod lasting;
 pub(crate) mod life;
 pub(crate) mod marks;
@@ -93,6 +94,14 @@ macro_rules! contract_suite {
             mend::an_import_keeps_what_is_newer_and_may_be_repeated,
             mend::an_import_takes_nothing_that_is_no_outcome,
             mend::an_import_unites_what_both_stores_know,
+            heard::one_that_nobody_heard_is_remembered_for_longer,
+            heard::one_that_was_heard_is_remembered_for_its_window,
+            heard::one_that_turns_out_unheard_is_remembered_for_longer,
+            heard::a_longer_window_stays,
+            heard::a_late_note_leaves_a_newer_settlement_alone,
+            heard::one_whose_client_comes_again_is_remembered_whatever_others_hear,
+            heard::a_note_reaches_the_record_beneath_a_claim,
+            heard::a_restart_keeps_what_is_known_of_the_clients,
             figures::the_census_follows_every_change,
             figures::what_expired_counts_until_it_is_swept,
             figures::a_tenant_over_its_cap_claims_nothing_new,
