@@ -14,6 +14,7 @@ use super::Source;
 use super::flights::Landing;
 use super::held::Claim;
 use super::identify::Identity;
+use super::receipt::Stake;
 use super::verdict::{Fate, Verdict};
 
 /// A message that is being decided on.
@@ -80,6 +81,7 @@ impl Message {
             attempt: None,
             first_seen: None,
             upstream_ms: None,
+            stake: None,
         }
     }
 
@@ -125,6 +127,7 @@ impl Message {
             let own =
                 claim.mark(fate.index).and_then(|mark| Verdict::of_share(dedup, landing, mark, conflict));
             fate.result = own.unwrap_or_else(|| fate.result.clone());
+            fate.stake = Some(Stake::waited(record, landing));
         }
         fates
     }
@@ -146,6 +149,7 @@ impl Message {
             claim: Some(record.id),
             upstream: (!record.upstream.is_empty()).then(|| record.upstream.clone()),
             first_seen: Some(record.first_seen),
+            stake: Some(Stake::answered(record)),
             ..self.fate(*index, verdict.clone())
         };
         claim.recipients.iter().map(fate).collect()

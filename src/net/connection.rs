@@ -9,7 +9,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::auth::{self, Authority};
 use crate::config::Limits;
-use crate::dedup::{Channel, Incoming, Source, User};
+use crate::dedup::{Answer, Channel, Incoming, Receipt, Source, User};
 use crate::message::Spool;
 use crate::smtp::reply::Reply;
 use crate::smtp::sasl::{Credentials, Malformed};
@@ -32,6 +32,9 @@ const MIN_RATE: u64 = 1024;
 const IN_A_CROWD: Duration = Duration::from_secs(10);
 /// How often a session that waits looks whether a crowd has come.
 const LOOK: Duration = Duration::from_secs(5);
+
+/// How long the reset of a client that closed its connection may take.
+const RESET: Duration = Duration::from_secs(1);
 
 /// Why a connection ends before QUIT.
 #[derive(Debug)]
@@ -58,6 +61,13 @@ struct Connection {
     limits: Limits,
     input: BytesMut,
     spool: Spool,
+    /// Of the message whose reply is among the output.
+    receipt: Option<Receipt>,
+    /// Of one whose reply was written to a client that had stopped sending, and
+    /// until when a reset says that it had closed its connection.
+    unconfirmed: Option<(Receipt, Instant)>,
+    /// The client stopped sending, and takes replies all the same.
+    listens: bool,
     /// When the current command or message began.
     since: Instant,
 }
@@ -101,6 +111,9 @@ impl Connection {
             limits,
             input: BytesMut::new(),
             spool,
+            receipt: None,
+            unconfirmed: None,
+            listens: false,
             since: Instant::now(),
         };
         if let Wire::Encrypted(_) = connection.wire {
@@ -142,6 +155,7 @@ impl Connection {
     /// the session ends where something follows the command.
     async fn start_tls(&mut self) -> Result<(), End> {
         self.flush().await?;
+        self.confirm().await;
         let Some(tls) = self.peer.port.tls.clone() else { return Err(End::Gone) };
         self.input = BytesMut::new();
         let wire = std::mem::replace(&mut self.wire, Wire::Closed);
@@ -229,6 +243,7 @@ impl Connection {
     /// Hands a whole message to the heart and tells the session the answer.
     async fn deliver(&mut self, delivery: Delivery) -> Result<(), End> {
         self.flush().await?;
+        self.confirm().await;
         if let Some(name) = self.session.client() {
             self.source.name = name.clone();
         }
@@ -245,7 +260,9 @@ impl Connection {
             Ok(content) => {
                 let Delivery { envelope, eight_bit } = delivery;
                 let incoming = Incoming { source: self.source.clone(), envelope, content, eight_bit };
-                self.shared.heart.deliver(&services, incoming).await
+                let Answer { reply, receipt } = self.shared.heart.deliver(&services, incoming).await;
+                self.receipt = Some(receipt);
+                reply
             }
             Err(no_room) => {
                 tracing::warn!(session = self.source.session, %no_room, "a message is refused for want of room");
@@ -320,17 +337,46 @@ impl Connection {
         }
         let deadline = Instant::now() + self.limits.command_timeout;
         let wire = &mut self.wire;
+        let stopped = self.receipt.is_some() && !self.listens && wire.has_stopped_sending();
         let write = async {
             wire.write_all(output).await?;
             wire.flush().await
         };
         let written = timeout_at(deadline, write).await;
         output.clear();
-        match written {
+        let written = match written {
             Ok(Ok(())) => Ok(()),
             Ok(Err(_)) => Err(End::Gone),
             Err(_) => Err(End::TimedOut),
+        };
+        self.hand_back(written.is_ok(), stopped);
+        written
+    }
+
+    /// Says of the message whose reply was written, or was not, whether its
+    /// client received it, where that is known by now.
+    fn hand_back(&mut self, written: bool, stopped: bool) {
+        if !written && let Some((receipt, _)) = self.unconfirmed.take() {
+            receipt.missed();
         }
+        match self.receipt.take() {
+            Some(receipt) if !written => receipt.missed(),
+            Some(receipt) if stopped => self.unconfirmed = Some((receipt, Instant::now() + RESET)),
+            Some(receipt) => receipt.received(),
+            None => {}
+        }
+    }
+
+    /// Waits, once in a connection, until a client that had stopped sending is
+    /// known to be gone, or to listen. Nothing else waits with it: the reply is
+    /// written, and nobody sends another command.
+    async fn confirm(&mut self) {
+        let Some((receipt, until)) = self.unconfirmed.take() else { return };
+        if timeout_at(until, self.wire.reset()).await.is_ok() {
+            return receipt.missed();
+        }
+        self.listens = true;
+        receipt.received();
     }
 
     /// Says good-bye where there is somebody to hear it.
@@ -339,7 +385,8 @@ impl Connection {
             self.shared.heart.aborted(&self.source, envelope, self.spool.len());
         }
         match end {
-            Err(End::Gone) => return,
+            Err(End::Gone) if self.unconfirmed.is_none() => return,
+            Err(End::Gone) => {}
             Err(End::TimedOut) => self.session.end(Reply::new(421, "4.4.2 timed out waiting for you")),
             Err(End::Replaced) => {
                 self.session
@@ -349,10 +396,12 @@ impl Connection {
             Ok(()) => {}
         }
         let _ = self.flush().await;
-        if let Wire::Encrypted(_) = self.wire {
-            // The client learns that nobody cut the end off.
+        if self.unconfirmed.is_some() || matches!(self.wire, Wire::Encrypted(_)) {
+            // The client learns that nobody cut the end off, and need not wait
+            // for us.
             let deadline = Instant::now() + self.limits.command_timeout;
             let _ = timeout_at(deadline, self.wire.shutdown()).await;
         }
+        self.confirm().await;
     }
 }
