@@ -9,13 +9,14 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::auth::{self, Authority};
 use crate::config::Limits;
-use crate::dedup::{Answer, Channel, Incoming, Receipt, Source, User};
+use crate::dedup::{Answer, Channel, Incoming, Source, User};
 use crate::message::Spool;
 use crate::smtp::reply::Reply;
 use crate::smtp::sasl::{Credentials, Malformed};
 use crate::smtp::session::{Action, ClientName, Delivery, Session, Settings, Verdict};
 
 use super::peer::{Peer, RelayPolicy, Relaying};
+use super::reception::Receipts;
 use super::tls::name_of;
 use super::wire::Wire;
 use super::{Live, Shared};
@@ -32,9 +33,6 @@ const MIN_RATE: u64 = 1024;
 const IN_A_CROWD: Duration = Duration::from_secs(10);
 /// How often a session that waits looks whether a crowd has come.
 const LOOK: Duration = Duration::from_secs(5);
-
-/// How long the reset of a client that closed its connection may take.
-const RESET: Duration = Duration::from_secs(1);
 
 /// Why a connection ends before QUIT.
 #[derive(Debug)]
@@ -62,12 +60,7 @@ struct Connection {
     input: BytesMut,
     spool: Spool,
     /// Of the message whose reply is among the output.
-    receipt: Option<Receipt>,
-    /// Of one whose reply was written to a client that had stopped sending, and
-    /// until when a reset says that it had closed its connection.
-    unconfirmed: Option<(Receipt, Instant)>,
-    /// The client stopped sending, and takes replies all the same.
-    listens: bool,
+    receipts: Receipts,
     /// When the current command or message began.
     since: Instant,
 }
@@ -111,9 +104,7 @@ impl Connection {
             limits,
             input: BytesMut::new(),
             spool,
-            receipt: None,
-            unconfirmed: None,
-            listens: false,
+            receipts: Receipts::default(),
             since: Instant::now(),
         };
         if let Wire::Encrypted(_) = connection.wire {
@@ -155,7 +146,7 @@ impl Connection {
     /// the session ends where something follows the command.
     async fn start_tls(&mut self) -> Result<(), End> {
         self.flush().await?;
-        self.confirm().await;
+        self.receipts.confirm(&mut self.wire).await;
         let Some(tls) = self.peer.port.tls.clone() else { return Err(End::Gone) };
         self.input = BytesMut::new();
         let wire = std::mem::replace(&mut self.wire, Wire::Closed);
@@ -243,7 +234,7 @@ impl Connection {
     /// Hands a whole message to the heart and tells the session the answer.
     async fn deliver(&mut self, delivery: Delivery) -> Result<(), End> {
         self.flush().await?;
-        self.confirm().await;
+        self.receipts.confirm(&mut self.wire).await;
         if let Some(name) = self.session.client() {
             self.source.name = name.clone();
         }
@@ -261,7 +252,7 @@ impl Connection {
                 let Delivery { envelope, eight_bit } = delivery;
                 let incoming = Incoming { source: self.source.clone(), envelope, content, eight_bit };
                 let Answer { reply, receipt } = self.shared.heart.deliver(&services, incoming).await;
-                self.receipt = Some(receipt);
+                self.receipts.expect(receipt);
                 reply
             }
             Err(no_room) => {
@@ -337,7 +328,7 @@ impl Connection {
         }
         let deadline = Instant::now() + self.limits.command_timeout;
         let wire = &mut self.wire;
-        let stopped = self.receipt.is_some() && !self.listens && wire.has_stopped_sending();
+        self.receipts.before_writing(wire);
         let write = async {
             wire.write_all(output).await?;
             wire.flush().await
@@ -349,34 +340,8 @@ impl Connection {
             Ok(Err(_)) => Err(End::Gone),
             Err(_) => Err(End::TimedOut),
         };
-        self.hand_back(written.is_ok(), stopped);
+        self.receipts.written(written.is_ok());
         written
-    }
-
-    /// Says of the message whose reply was written, or was not, whether its
-    /// client received it, where that is known by now.
-    fn hand_back(&mut self, written: bool, stopped: bool) {
-        if !written && let Some((receipt, _)) = self.unconfirmed.take() {
-            receipt.missed();
-        }
-        match self.receipt.take() {
-            Some(receipt) if !written => receipt.missed(),
-            Some(receipt) if stopped => self.unconfirmed = Some((receipt, Instant::now() + RESET)),
-            Some(receipt) => receipt.received(),
-            None => {}
-        }
-    }
-
-    /// Waits, once in a connection, until a client that had stopped sending is
-    /// known to be gone, or to listen. Nothing else waits with it: the reply is
-    /// written, and nobody sends another command.
-    async fn confirm(&mut self) {
-        let Some((receipt, until)) = self.unconfirmed.take() else { return };
-        if timeout_at(until, self.wire.reset()).await.is_ok() {
-            return receipt.missed();
-        }
-        self.listens = true;
-        receipt.received();
     }
 
     /// Says good-bye where there is somebody to hear it.
@@ -385,8 +350,8 @@ impl Connection {
             self.shared.heart.aborted(&self.source, envelope, self.spool.len());
         }
         match end {
-            Err(End::Gone) if self.unconfirmed.is_none() => return,
-            Err(End::Gone) => {}
+            Err(End::Gone) if self.receipts.are_unconfirmed() => {}
+            Err(End::Gone) => return,
             Err(End::TimedOut) => self.session.end(Reply::new(421, "4.4.2 timed out waiting for you")),
             Err(End::Replaced) => {
                 self.session
@@ -396,12 +361,15 @@ impl Connection {
             Ok(()) => {}
         }
         let _ = self.flush().await;
-        if self.unconfirmed.is_some() || matches!(self.wire, Wire::Encrypted(_)) {
+        if self.receipts.are_unconfirmed() || matches!(self.wire, Wire::Encrypted(_)) {
             // The client learns that nobody cut the end off, and need not wait
             // for us.
             let deadline = Instant::now() + self.limits.command_timeout;
-            let _ = timeout_at(deadline, self.wire.shutdown()).await;
+            if let Ok(Err(_)) = timeout_at(deadline, self.wire.shutdown()).await {
+                // The reset was there first, and this has taken it away.
+                self.receipts.written(false);
+            }
         }
-        self.confirm().await;
+        self.receipts.confirm(&mut self.wire).await;
     }
 }

@@ -6,12 +6,15 @@
 //! §4.2.2.13), the second one's takes it.
 
 use std::future::poll_fn;
+use std::time::Duration;
 
 use futures_util::FutureExt;
 use tokio::io::Interest;
 use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout_at};
 
 use super::wire::Wire;
+use crate::dedup::Receipt;
 
 impl Wire {
     /// Whether the client stopped sending: it closed its connection, or this
@@ -51,10 +54,67 @@ async fn is_reset(stream: &TcpStream) {
     let _ = stream.ready(Interest::ERROR).await;
 }
 
+/// How long the reset of a client that closed its connection may take.
+const RESET: Duration = Duration::from_secs(1);
+
+/// What a connection knows of the replies that its messages have.
+#[derive(Debug, Default)]
+pub struct Receipts {
+    /// Of the message whose reply is among the output.
+    expected: Option<Receipt>,
+    /// The client had stopped sending when that was written.
+    has_stopped: bool,
+    /// Of a message whose reply was written to a client that had stopped
+    /// sending, and until when a reset says that it had closed its connection.
+    unconfirmed: Option<(Receipt, Instant)>,
+    /// The client stopped sending, and takes replies all the same.
+    listens: bool,
+}
+
+impl Receipts {
+    /// The reply to a message is among what is written next.
+    pub fn expect(&mut self, receipt: Receipt) {
+        self.expected = Some(receipt);
+    }
+
+    /// The output is written next.
+    pub fn before_writing(&mut self, wire: &Wire) {
+        self.has_stopped = self.expected.is_some() && !self.listens && wire.has_stopped_sending();
+    }
+
+    /// The output was written, or could not be: gives the receipts back of which
+    /// the end is known by that.
+    pub fn written(&mut self, whole: bool) {
+        if !whole && let Some((receipt, _)) = self.unconfirmed.take() {
+            receipt.missed();
+        }
+        match self.expected.take() {
+            Some(receipt) if !whole => receipt.missed(),
+            Some(receipt) if self.has_stopped => self.unconfirmed = Some((receipt, Instant::now() + RESET)),
+            Some(receipt) => receipt.received(),
+            None => {}
+        }
+    }
+
+    /// Whether it is not known yet if a client that had stopped sending listens.
+    pub fn are_unconfirmed(&self) -> bool {
+        self.unconfirmed.is_some()
+    }
+
+    /// Waits, once in a connection, until a client that had stopped sending is
+    /// known to be gone or to listen. It has the reply by then, if it is there.
+    pub async fn confirm(&mut self, wire: &mut Wire) {
+        let Some((receipt, until)) = self.unconfirmed.take() else { return };
+        if timeout_at(until, wire.reset()).await.is_ok() {
+            return receipt.missed();
+        }
+        self.listens = true;
+        receipt.received();
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::{TcpListener, TcpStream};
     use tokio::time::timeout;
