@@ -30,7 +30,7 @@ use mailonce::smtp::reply::Reply;
 use mailonce::store::sled::SledStore;
 use mailonce::store::sweeper::sweep_forever;
 use mailonce::store::{
-    Attempt, Claimed, Marks, Outcome, Query, Record, Selection, Slot, State, Store, Token,
+    Attempt, AttemptKind, Claimed, Marks, Outcome, Query, Record, Selection, Slot, State, Store, Token,
 };
 
 const DAY: Duration = Duration::from_secs(24 * 3600);

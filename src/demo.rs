@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
-use crate::server::{self, Files, Server};
+use crate::server::{self, Files, Opened, Server};
 use crate::sink::{self, Keep, Received};
 use crate::store::Store;
 
@@ -100,7 +100,7 @@ impl Demo {
         let bound = server::bind(&config)?;
         let files = Files::read(&config, SystemClock.now())?;
         let proxy = bound.first().map(|(socket, _)| socket.local_addr()).transpose()?.ok_or("no listener")?;
-        let server = Server::start(config, bound, files, store, &[])?;
+        let server = Server::start(config, bound, files, Opened::fresh(store)?)?;
         Ok(Self { server, received, connections, proxy, sink, _sink_task: sink_task })
     }
 

@@ -1,6 +1,8 @@
 //! The only place where everything is wired together: builds the parts from a
 //! configuration, runs them, applies reloads, and drains.
 
+mod opened;
+
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -14,7 +16,7 @@ use tokio_util::task::TaskTracker;
 use crate::admin::{self, AdminFault, Desk};
 use crate::auth::Authenticator;
 use crate::clock::{Clock, SteadyClock, SystemClock, Timestamp};
-use crate::config::{self, AddressFrom, Config};
+use crate::config::{AddressFrom, Config};
 use crate::dedup::{Heart, Services};
 use crate::files::FileFault;
 use crate::journal::Journal;
@@ -22,26 +24,10 @@ use crate::message::Budget;
 use crate::metrics::{Metrics, TimedStore};
 use crate::net::port::Port;
 use crate::net::{Live, Shared, gate::Gate, listener};
-use crate::store::memory::MemoryStore;
-use crate::store::record::Record;
-use crate::store::sled::SledStore;
 use crate::store::{Store, StoreFault, sweeper};
 use crate::upstream::{Access, Upstream};
 
-/// Opens the store that the configuration names. Claims whose attempt the last
-/// process did not live to finish come along: they are in doubt now.
-///
-/// # Errors
-/// [`StoreFault`] with a text that says what to do.
-pub fn open_store(config: &config::Store) -> Result<(Arc<dyn Store>, Vec<Record>), StoreFault> {
-    match config {
-        config::Store::Memory => Ok((Arc::new(MemoryStore::new()), Vec::new())),
-        config::Store::Sled { path, reserve } => {
-            let (store, doubts) = SledStore::open(path, *reserve, SystemClock.now())?;
-            Ok((Arc::new(store), doubts))
-        }
-    }
-}
+pub use opened::{Opened, open_store};
 
 /// What the files hold that the configuration names: certificates, keys,
 /// users, the password for the upstream.
@@ -159,8 +145,8 @@ impl std::fmt::Debug for Server {
 
 impl Server {
     /// Starts the proxy on sockets that are bound already; `files` are what
-    /// [`Files::read`] makes of the configuration. `doubts` are claims
-    /// found in doubt at start; each gets its line in the log.
+    /// [`Files::read`] makes of the configuration. Each claim that was found in
+    /// doubt gets its line in the log.
     ///
     /// # Errors
     /// When the machine gives no random number.
@@ -168,15 +154,15 @@ impl Server {
         config: Config,
         bound: Vec<Bound>,
         files: Files,
-        store: Arc<dyn Store>,
-        doubts: &[Record],
+        opened: Opened,
     ) -> Result<Self, getrandom::Error> {
+        let Opened { store, doubts, tenant_key } = opened;
         let clock: Arc<dyn Clock> = Arc::new(SteadyClock::starting_at(&SystemClock));
         let metrics = Metrics::new();
         let store: Arc<dyn Store> = Arc::new(TimedStore::new(store, metrics.clone()));
         let journal = Journal::new(config.log.redact, metrics.clone());
         let heart = Heart::new(store.clone(), journal.clone(), clock.clone(), getrandom::u64()?);
-        for record in doubts {
+        for record in &doubts {
             heart.found_in_doubt(record);
         }
         let shared = Arc::new(Shared {
@@ -184,7 +170,7 @@ impl Server {
             live: ArcSwap::from_pointee(live(&config, files, &metrics)),
             budget: Budget::new(config.limits.in_memory_total),
             metrics: metrics.clone(),
-            authenticator: Authenticator::new(metrics.clone())?,
+            authenticator: Authenticator::new(metrics.clone(), &tenant_key)?,
             gate: Arc::new(Gate::default()),
             closing: CancellationToken::new(),
         });

@@ -15,7 +15,9 @@ use mailonce::store::Store;
 use mailonce::store::faulty::FaultyStore;
 
 fn store(directory: &tempfile::TempDir) -> Arc<dyn Store> {
-    server::open_store(&config::Store::Sled { path: directory.path().join("claims"), reserve: 0 }).unwrap().0
+    server::open_store(&config::Store::Sled { path: directory.path().join("claims"), reserve: 0 })
+        .unwrap()
+        .store
 }
 
 #[test]

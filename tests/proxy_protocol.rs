@@ -124,13 +124,13 @@ fn nobody_elses_header_is_believed() {
         let mut client = Client::raw_from(ELSEWHERE, proxy.address);
         client.send([header, b"MAIL FROM:<a@a.test>\r\nRCPT TO:<ann@b.test>\r\nQUIT\r\n"].concat());
         let rest = String::from_utf8(client.rest()).unwrap();
-        let is_refused = rest.starts_with("554 5.5.0") || rest.contains("\r\n500 5.5.2");
+        let is_refused = rest.contains("\r\n554 5.5.0") || rest.contains("\r\n500 5.5.2");
         assert!(is_refused && !rest.contains("250 2.1.5"), "{rest}");
     }
     // With the protocol off, nobody's is.
     let proxy = Setup::new(upstream.address).listener("proxy_from = [\"127.0.0.1\"]").start();
     let rest = String::from_utf8(behind(&proxy, [V1, b"QUIT\r\n"].concat()).rest()).unwrap();
-    assert!(rest.starts_with("554 5.5.0") || rest.contains("\r\n500 5.5.2"), "{rest}");
+    assert!(rest.contains("\r\n554 5.5.0") || rest.contains("\r\n500 5.5.2"), "{rest}");
 }
 
 #[test]
@@ -200,11 +200,12 @@ fn what_follows_the_header_before_the_greeting_is_early_talk() {
     let proxy = setup(&upstream).start();
     for header in [V1, V2] {
         let mut early = behind(&proxy, [header, b"EHLO client.test\r\n"].concat());
+        early.expect("220 ");
         early.expect("554 5.5.0 you talked before the greeting");
         assert!(early.is_closed());
     }
     // One header, not two.
-    behind(&proxy, [V2, V1].concat()).expect("554 5.5.0");
+    behind(&proxy, [V2, V1].concat()).expect_all(&["220 ", "554 5.5.0"]);
 }
 
 /// The same with TLS of this kind, with a certificate of this CA.

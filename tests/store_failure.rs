@@ -12,7 +12,7 @@ use std::sync::Arc;
 use common::{At, Client, Mail, Setup, Upstream, until};
 use mailonce::clock::{Clock, SystemClock};
 use mailonce::config::Config;
-use mailonce::server::{self, Files, Server};
+use mailonce::server::{self, Files, Opened, Server};
 use mailonce::store::Store;
 use mailonce::store::faulty::{FaultyStore, Moment};
 use tokio::runtime::Runtime;
@@ -34,13 +34,14 @@ impl Running {
         let setup = Setup::new(upstream.address).dedup(dedup);
         let runtime = Runtime::new().unwrap();
         let config = Config::parse(&setup.text(), "test", std::iter::empty()).unwrap();
-        let (inner, _) = server::open_store(&config.store).unwrap();
+        let inner = server::open_store(&config.store).unwrap().store;
         let store = Arc::new(FaultyStore::new(inner));
         let (server, address) = runtime.block_on(async {
             let bound = server::bind(&config).unwrap();
             let files = Files::read(&config, SystemClock.now()).unwrap();
             let address = bound[0].0.local_addr().unwrap();
-            (Server::start(config, bound, files, store.clone(), &[]).unwrap(), address)
+            let opened = Opened::fresh(store.clone()).unwrap();
+            (Server::start(config, bound, files, opened).unwrap(), address)
         });
         Self { runtime, server: Some(server), store, address, upstream, setup }
     }

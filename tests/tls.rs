@@ -140,8 +140,12 @@ fn a_listener_that_begins_with_tls_speaks_nothing_else() {
     assert!(!String::from_utf8_lossy(&rest).contains("250"), "{rest:?}");
     // To talk before the greeting ends a session here, too.
     let mut early = Trust::new(&authority).talking_early(proxy.address, b"EHLO client.test\r\n");
+    early.expect("220 ");
     early.expect("554 5.5.0 you talked before the greeting");
     assert!(early.is_closed());
+    let mut polite = Trust::new(&authority).talking_early(proxy.address, b"quit\r\n");
+    polite.expect("220 ");
+    polite.expect("221 ");
 }
 
 #[test]

@@ -66,6 +66,49 @@ fn a_header_section_beyond_its_bounds_is_refused() {
 }
 
 #[test]
+fn a_key_behind_a_line_of_a_mailbox_file_counts() {
+    let upstream = Upstream::start();
+    let proxy = Proxy::before(&upstream);
+    let mut mail = Mail::keyed("k");
+    mail.head.insert_str(0, "From app@a.test Thu Jan  1 00:00:00 2026\r\n");
+    assert_eq!(proxy.send(&mail), "250 2.0.0 queued as 1");
+    assert_eq!(proxy.send(&mail), "250 2.0.0 queued as 1");
+    let got = upstream.only();
+    assert_eq!(got.value("X-Mailbox-Line").as_deref(), Some("From app@a.test Thu Jan  1 00:00:00 2026"));
+    assert!(!got.has("X-Idempotency-Key") && got.has("Subject"));
+    proxy.log(&[("outcome", "duplicate"), ("key", "k")]);
+}
+
+#[test]
+fn paths_without_a_domain_are_passed_on_as_they_are() {
+    let upstream = Upstream::start();
+    let proxy = Proxy::before(&upstream);
+    assert_eq!(
+        proxy.send(&Mail::keyed("k").from("Root").to(&["Root", "ann@b.test."])),
+        "250 2.0.0 queued as 1"
+    );
+    let got = upstream.only();
+    assert!(got.mail.starts_with("MAIL FROM:<Root>"), "{}", got.mail);
+    assert_eq!(got.to(), ["Root", "ann@b.test."]);
+    // For identity, spelling and a dot at the domain's end make no difference.
+    assert_eq!(proxy.send(&Mail::keyed("k").from("Root").to(&["root"])), "250 2.0.0 queued as 1");
+    assert_eq!(proxy.send(&Mail::keyed("k").from("Root").to(&["Ann@B.test"])), "250 2.0.0 queued as 1");
+    assert_eq!(upstream.count(), 1);
+}
+
+#[test]
+fn variables_that_are_no_settings_are_passed_over_with_a_warning() {
+    let setup = Setup::new("127.0.0.1:9".parse().unwrap());
+    let mut command = common::program::mailonce(&["check", "--config"]);
+    command.arg(setup.write());
+    command.env("MAILONCE_PORT_25_TCP", "tcp://10.0.0.1:25").env("MAILONCE_STORE_PORT", "25");
+    let output = common::program::bounded(command);
+    let told = [output.stdout, output.stderr].concat();
+    let told = String::from_utf8_lossy(&told);
+    assert!(told.contains("are passed over: MAILONCE_PORT_25_TCP, MAILONCE_STORE_PORT;"), "{told}");
+}
+
+#[test]
 fn a_nul_is_refused() {
     let upstream = Upstream::start();
     let proxy = Proxy::before(&upstream);
@@ -224,10 +267,49 @@ fn what_was_said_before_the_greeting_ends_the_session() {
     common::until("a client caught talking early", || {
         let mut client = Client::raw(proxy.address);
         client.send("EHLO early\r\n");
+        client.expect("220 ");
         let reply = client.reply();
-        assert!(reply.starts_with("220 ") || reply.starts_with("554 5.5.0"), "{reply}");
+        assert!(reply.starts_with("250-") || reply.starts_with("554 5.5.0"), "{reply}");
         reply.starts_with("554 ").then_some(())
     });
+    // However much it sends, it receives the replies.
+    let script = "MAIL FROM:<a@a.test>\r\nRCPT TO:<b@b.test>\r\nDATA\r\nSubject: x\r\n\r\n";
+    let body = "0123456789\r\n".repeat(20_000);
+    common::until("a client that sends much caught talking early", || {
+        let mut client = Client::raw(proxy.address);
+        client.send_what_it_takes(format!("EHLO early\r\n{script}{body}.\r\nQUIT\r\n"));
+        client.expect("220 ");
+        client.reply().starts_with("554 5.5.0").then(|| assert!(client.is_closed()))
+    });
+}
+
+#[test]
+fn a_client_that_says_quit_at_once_is_served_every_time() {
+    let upstream = Upstream::start();
+    let proxy = Proxy::before(&upstream);
+    for quit in ["QUIT\r\n", "quit\n"].repeat(50) {
+        let mut client = Client::raw(proxy.address);
+        client.send(quit);
+        client.finish();
+        client.expect_all(&["220 ", "221 "]);
+        assert!(client.is_closed());
+    }
+}
+
+#[test]
+fn a_browser_that_talks_at_once_is_turned_away() {
+    let upstream = Upstream::start();
+    let proxy = Proxy::before(&upstream);
+    for talk in
+        [&b"POST / HTTP/1.1\r\nHost: x\r\n\r\nEHLO x\r\nMAIL FROM:<a@a.test>\r\n"[..], b"\x16\x03\x01\0\n"]
+            .repeat(10)
+    {
+        let mut client = Client::raw(proxy.address);
+        client.send(talk);
+        client.expect_all(&["220 ", "554 5.5.0"]);
+        assert!(client.is_closed());
+    }
+    assert_eq!(upstream.connections(), 0);
 }
 
 #[test]

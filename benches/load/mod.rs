@@ -78,6 +78,7 @@ pub(crate) fn slot(number: u64) -> Slot {
     }
     Slot {
         id: ClaimId(id),
+        former: Vec::new(),
         tenant: "shop".into(),
         strategy: "header".into(),
         key: key(number),

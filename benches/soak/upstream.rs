@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -114,7 +114,7 @@ impl Upstream {
             let mut stream = stream;
             return stream.write_all(b"421 4.3.2 soak: not now\r\n").await;
         }
-        // Every second one offers CHUNKING: both ways to send a message are used.
+        // Every second one offers CHUNKING, which must not be used.
         let talk = Talk {
             upstream: self,
             stream: BufReader::with_capacity(64 << 10, stream),
@@ -224,19 +224,6 @@ impl Talk {
                         self.conclude(&message, &recipients).await?;
                     }
                 }
-                "BDAT" => {
-                    let octets = words.next().and_then(|octets| octets.parse().ok()).unwrap_or(0);
-                    let last = words.next().is_some();
-                    self.read_octets(octets, &mut message).await?;
-                    match last {
-                        _ if recipients.is_empty() => replies += "554 5.5.1 soak: no recipients\r\n",
-                        true => {
-                            self.say(&std::mem::take(&mut replies)).await?;
-                            self.conclude(&message, &recipients).await?;
-                        }
-                        false => replies += "250 2.0.0 chunk\r\n",
-                    }
-                }
                 "RSET" | "NOOP" => replies += "250 2.0.0 ok\r\n",
                 "QUIT" => return self.say("221 2.0.0 bye\r\n").await,
                 _ => {
@@ -265,13 +252,6 @@ impl Talk {
                 return Ok(());
             }
         }
-    }
-
-    async fn read_octets(&mut self, octets: usize, message: &mut Vec<u8>) -> io::Result<()> {
-        let start = message.len();
-        message.resize(start + octets, 0);
-        self.stream.read_exact(&mut message[start..]).await?;
-        Ok(())
     }
 
     async fn conclude(&mut self, message: &[u8], recipients: &[usize]) -> io::Result<()> {

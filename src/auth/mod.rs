@@ -1,6 +1,7 @@
 //! Who a client is: AUTH, checked by ourselves or by the upstream, with
 //! guessing kept slow.
 
+mod account;
 mod guard;
 pub mod hash;
 pub mod known;
@@ -16,14 +17,18 @@ use std::time::Duration;
 
 use tokio::time::sleep;
 
-use crate::config::Auth;
+use crate::config::{Auth, TenantFrom};
 use crate::files::FileFault;
+use crate::identity::Tenant;
 use crate::metrics::{AuthResult, Metrics};
+use crate::secret::SecretKey;
 use crate::smtp::reply::Reply;
 use crate::smtp::sasl::Malformed;
 use crate::smtp::session::Verdict;
 use crate::upstream::{Account, Upstream};
 
+use account::Accounts;
+pub use account::names_an_account;
 use guard::{Attempt, Failed, Guard, Refusal};
 use known::Known;
 use local::Hashing;
@@ -39,7 +44,7 @@ pub enum Authority {
     /// We, by a file.
     Local(Arc<Users>),
     /// The upstream.
-    Passthrough,
+    Passthrough(TenantFrom),
 }
 
 impl Authority {
@@ -52,7 +57,7 @@ impl Authority {
         Ok(match auth {
             Auth::Off => None,
             Auth::Local { users } => Some(Authority::Local(Arc::new(Users::load(users)?))),
-            Auth::Passthrough => Some(Authority::Passthrough),
+            Auth::Passthrough { tenant_from } => Some(Authority::Passthrough(*tenant_from)),
         })
     }
 
@@ -60,7 +65,7 @@ impl Authority {
     pub fn warnings(&self) -> &[String] {
         match self {
             Authority::Local(users) => users.warnings(),
-            Authority::Passthrough => &[],
+            Authority::Passthrough(_) => &[],
         }
     }
 
@@ -69,7 +74,7 @@ impl Authority {
     pub fn refresh(&self) {
         match self {
             Authority::Local(users) => users.refresh(),
-            Authority::Passthrough => {}
+            Authority::Passthrough(_) => {}
         }
     }
 }
@@ -92,16 +97,25 @@ pub struct Authenticator {
     guard: Guard,
     known: Known,
     hashing: Hashing,
+    accounts: Accounts,
     metrics: Arc<Metrics>,
 }
 
 impl Authenticator {
-    /// One that has seen nobody yet.
+    /// One that has seen no client yet. `tenant_key` must be the same for as long as
+    /// there are claims: with another one, tenants that their passwords tell apart
+    /// become others.
     ///
     /// # Errors
     /// When the machine gives no random number.
-    pub fn new(metrics: Arc<Metrics>) -> Result<Self, getrandom::Error> {
-        Ok(Self { guard: Guard::new(), known: Known::new()?, hashing: Hashing::new(), metrics })
+    pub fn new(metrics: Arc<Metrics>, tenant_key: &SecretKey) -> Result<Self, getrandom::Error> {
+        let accounts = Accounts::new(tenant_key);
+        Ok(Self { guard: Guard::new(), known: Known::new()?, hashing: Hashing::new(), accounts, metrics })
+    }
+
+    /// The tenant that a client is by credentials that `authority` found good.
+    pub fn tenant(&self, authority: &Authority, credentials: &Account) -> Tenant {
+        self.accounts.tenant(authority, credentials)
     }
 
     /// The answer to one AUTH command, `attempt` being what came of it: `235
@@ -155,7 +169,7 @@ impl Authenticator {
         };
         let verdict = match authority {
             Authority::Local(users) => local::check(&self.known, &self.hashing, users, credentials).await,
-            Authority::Passthrough => passthrough::check(&self.known, upstream, credentials).await,
+            Authority::Passthrough(_) => passthrough::check(&self.known, upstream, credentials).await,
         };
         if !self.is_failure(&verdict, authority, upstream, credentials) {
             return verdict;
@@ -185,7 +199,7 @@ impl Authenticator {
     ) -> bool {
         match (verdict, authority) {
             (Verdict::Refused { .. }, _) => true,
-            (Verdict::Deferred(_), Authority::Passthrough) => {
+            (Verdict::Deferred(_), Authority::Passthrough(_)) => {
                 passthrough::is_guess(&self.known, upstream, credentials)
             }
             (Verdict::Accepted(_) | Verdict::Deferred(_), _) => false,
@@ -211,7 +225,7 @@ impl Authenticator {
     fn look_up(&self, authority: &Authority, upstream: &Upstream, credentials: &Account) -> Attempt {
         let is_known = match authority {
             Authority::Local(users) => local::is_known(&self.known, users, credentials),
-            Authority::Passthrough => passthrough::is_known(&self.known, upstream, credentials),
+            Authority::Passthrough(_) => passthrough::is_known(&self.known, upstream, credentials),
         };
         if is_known { Attempt::Known } else { Attempt::Guess }
     }

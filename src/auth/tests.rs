@@ -40,7 +40,7 @@ impl Scene {
             Self {
                 authority,
                 upstream: Upstream::new(config.unwrap().upstream, Access::default(), "proxy.test".to_owned()),
-                authenticator: Authenticator::new(metrics.clone()).unwrap(),
+                authenticator: Authenticator::new(metrics.clone(), &SecretKey::new([7; 32])).unwrap(),
                 metrics,
                 file: tempfile::NamedTempFile::new().unwrap(),
             }

@@ -51,7 +51,7 @@ fn describe(config: &Config, out: &mut impl Write) -> std::io::Result<()> {
         match listener.auth {
             Auth::Off => {}
             Auth::Local { .. } => from.push("users with a password".to_owned()),
-            Auth::Passthrough => from.push("whoever the upstream knows".to_owned()),
+            Auth::Passthrough { .. } => from.push("whoever the upstream knows".to_owned()),
         }
         let tls = match listener.tls.as_ref().map(|tls| tls.start) {
             None => "",
@@ -117,7 +117,6 @@ fn answered(found: &Probed, settings: &config::Upstream) -> String {
 fn said(offered: &Capabilities) -> String {
     let keywords: Vec<&str> = [
         (offered.pipelining, "PIPELINING"),
-        (offered.chunking, "CHUNKING"),
         (offered.eight_bit_mime, "8BITMIME"),
         (offered.smtputf8, "SMTPUTF8"),
         (offered.dsn, "DSN"),

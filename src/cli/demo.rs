@@ -22,9 +22,9 @@ pub struct DemoArgs {
 /// Shows, then runs until it is interrupted.
 pub fn run(args: &DemoArgs) -> Result<(), CliFault> {
     let directory = tempfile::tempdir()?;
-    let (store, _) =
+    let opened =
         server::open_store(&config::Store::Sled { path: directory.path().join("claims"), reserve: 0 })?;
-    show(store, args.once)
+    show(opened.store, args.once)
 }
 
 /// The demonstration over a given store.

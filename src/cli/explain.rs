@@ -6,18 +6,25 @@ mod fate;
 mod json;
 mod mail;
 mod reason;
+mod tenant;
 mod text;
 
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
-use super::reach::{Missing, Notice, Reach};
+use super::reach::{Missing, Notice, Reach, Wanted};
 use super::{CliFault, ConfigArgs, print};
 use crate::config::{Config, Listener, Scope};
 use crate::escape::json_for_terminal;
+use crate::identity::Tenant;
 use crate::store::record::recipient_mark;
+use crate::store::view::RecordView;
 use fate::Fate;
 use mail::Mail;
 use reason::{Reasoning, reason};
+
+/// The most records of one tenant and key that are looked through.
+const MOST_ALIKE: usize = 1000;
 
 /// Arguments of `explain`.
 #[derive(Clone, Debug, clap::Args)]
@@ -129,7 +136,7 @@ fn foresee(config: &Config, mail: &Mail, reasoning: &Reasoning<'_>) -> (Vec<Fate
         }
     };
     let fate = |claim: &reason::Claim| {
-        let view = reach.get(&claim.id)?;
+        let view = look_up(&reach, reasoning, claim)?;
         Ok(Fate::of(view.as_ref(), reasoning.policy, &reasoning.fingerprint, &marks))
     };
     let fates: Result<Vec<Fate>, CliFault> = reasoning.claims.iter().map(fate).collect();
@@ -139,6 +146,37 @@ fn foresee(config: &Config, mail: &Mail, reasoning: &Reasoning<'_>) -> (Vec<Fate
         Ok(fates) => (fates, asked.to_owned()),
         Err(fault) => unknown(fault.to_string()),
     }
+}
+
+/// The record that would answer a claim. Where an unknown password is a part of
+/// the tenant the claim's id is not known either: then the latest record that
+/// looks like it.
+fn look_up(
+    reach: &Reach,
+    reasoning: &Reasoning<'_>,
+    claim: &reason::Claim,
+) -> Result<Option<RecordView>, CliFault> {
+    for id in std::iter::once(&claim.id).chain(&claim.others) {
+        if let Some(view) = reach.get(id)? {
+            return Ok(Some(view));
+        }
+    }
+    let (Ok(tenant), Some(key), true) = (&reasoning.whose.tenant, reasoning.key(), reasoning.whose.password)
+    else {
+        return Ok(None);
+    };
+    let (tenant, value) = (Tenant::name(tenant).to_owned(), key.value.clone());
+    let wanted = Wanted { tenant: Some(tenant), key: Some(value), limit: MOST_ALIKE, ..Wanted::default() };
+    let mut found = None;
+    reach.each(&wanted, &mut |view| {
+        let same_key = view.key == key.value && view.strategy == key.strategy.as_str();
+        if same_key && view.recipient == claim.recipient {
+            found = Some(view);
+            return Ok(ControlFlow::Break(()));
+        }
+        Ok(ControlFlow::Continue(()))
+    })?;
+    Ok(found)
 }
 
 #[cfg(test)]

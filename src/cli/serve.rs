@@ -28,13 +28,13 @@ pub fn run(args: &ServeArgs) -> Result<(), CliFault> {
     let _log = log::init(&config.log).map_err(|fault| CliFault::Failed(fault.to_string()))?;
     files::raise(&config.limits);
     let files = Files::read(&config, SystemClock.now())?;
-    let (store, doubts) = server::open_store(&config.store)?;
+    let opened = server::open_store(&config.store)?;
     runtime()?.block_on(async {
         let bound = server::bind(&config)?;
         let admin = server::bind_admin(&config).map_err(|fault| CliFault::Failed(fault.to_string()))?;
         let mut signals = Signals::listen()?;
         announce(&bound, admin.as_ref())?;
-        let mut server = Server::start(config, bound, files, store, &doubts)
+        let mut server = Server::start(config, bound, files, opened)
             .map_err(|error| CliFault::Failed(format!("no random number to be had: {error}")))?;
         if let Some(admin) = admin {
             server.serve_admin(admin);

@@ -15,5 +15,20 @@ pub enum Auth {
         users: NamedFile,
     },
     /// As the upstream wants it: it is asked, and its answer given back.
-    Passthrough,
+    Passthrough {
+        /// What makes a tenant of a client.
+        tenant_from: TenantFrom,
+    },
+}
+
+/// What of credentials that the upstream found good makes the tenant.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TenantFrom {
+    /// The account: a user name that is no address counts together with its
+    /// password, because all customers of a provider may have that name.
+    #[default]
+    Account,
+    /// The user name alone.
+    User,
 }

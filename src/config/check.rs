@@ -25,7 +25,7 @@ pub(super) fn listener(section: &Section<'_>, listener: &Listener, earlier: &[Li
                 "an open relay: {address} is not loopback, there is no AUTH, and these networks let the whole world \
                  in; list only those that may relay"
             ),
-            Auth::Local { .. } | Auth::Passthrough => format!(
+            Auth::Local { .. } | Auth::Passthrough { .. } => format!(
                 "an open relay: {address} is not loopback, and these networks let the whole world relay without AUTH; \
                  write [] to let in nobody but who is authenticated"
             ),
@@ -46,7 +46,7 @@ pub(super) fn listener(section: &Section<'_>, listener: &Listener, earlier: &[Li
 pub(super) fn passthrough(section: &Section<'_>, listener: &Listener, upstream: &Upstream) {
     let secured = upstream.tls.as_ref().is_some_and(|tls| tls.manner.verifies());
     let elsewhere = upstream.addresses.iter().find(|address| !secured && !is_loopback(address));
-    if let (Auth::Passthrough, Some(address)) = (&listener.auth, elsewhere) {
+    if let (Auth::Passthrough { .. }, Some(address)) = (&listener.auth, elsewhere) {
         let what = format!(
             "the passwords of clients could be read on their way to {address}; write upstream.tls = \"starttls\" or \
              \"implicit\""

@@ -64,14 +64,15 @@ pub(super) fn parse_with(
     });
     // A file that can't be read says nothing about what is missing in it.
     reader.verdict()?;
-    for (variable, key, what) in tree::overlay(&mut table, env) {
+    let tree::Overlaid { misfits, passed_over } = tree::overlay(&mut table, env);
+    for (variable, key, what) in misfits {
         reader.fault(&Origin::Variable(variable), &key, &what);
     }
     // Neither does a tree with a half-made path in it.
     reader.verdict()?;
     let config = read(Section::root(&table, reader));
     reader.verdict()?;
-    Ok(config)
+    Ok(Config { passed_over, ..config })
 }
 
 fn read(root: Section<'_>) -> Config {
@@ -90,6 +91,7 @@ fn read(root: Section<'_>) -> Config {
         log: log(root.table("log")),
         admin: admin(root.table("admin"), &listeners),
         listeners,
+        passed_over: Vec::new(),
     };
     config.rules = dedup::rules(&root, &config.dedup);
     root.close();
@@ -171,7 +173,7 @@ fn limits(section: Section<'_>) -> Limits {
     let span = |key, seconds| section.get(key, Duration::from_secs(seconds), positive_duration);
     let limits = Limits {
         max_message_size: section.get("max_message_size", 50 * MIB, size),
-        max_recipients: section.get("max_recipients", 100, count(1)),
+        max_recipients: section.get("max_recipients", 1000, count(1)),
         max_connections: section.get("max_connections", 1000, count(1)),
         max_connections_per_ip: section.get("max_connections_per_ip", 100, count(1)),
         memory_per_message: section.get("memory_per_message", MIB, size),

@@ -26,7 +26,7 @@ use ipnet::IpNet;
 pub use crate::message::fingerprint::Exclude;
 pub use crate::secret::Secret;
 pub use crate::smtp::data::BareNewlines;
-pub use auth::Auth;
+pub use auth::{Auth, TenantFrom};
 pub use file::NamedFile;
 pub use policy::{
     Dedup, FieldRef, InDoubt, Mode, OnConflict, OnDuplicate, OnPartial, OnStoreFailure, Scope, Strategy,
@@ -61,6 +61,8 @@ pub struct Config {
     pub drain: Duration,
     /// Where operators and their tools ask; `None` when that is turned off.
     pub admin: Option<Admin>,
+    /// Environment variables with our prefix that are no settings.
+    pub passed_over: Vec<String>,
 }
 
 /// One `[[listener]]`.

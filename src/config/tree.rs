@@ -13,12 +13,15 @@ const PREFIX: &str = "MAILONCE_";
 /// tests name a step with the first.
 const RESERVED: [&str; 1] = ["CRASH_AT"];
 
-/// Variables that container platforms set by themselves for a service called
-/// `mailonce` (Kubernetes service links); the proxy must start beside them.
-fn is_service_link(rest: &str) -> bool {
-    matches!(rest, "SERVICE_HOST" | "SERVICE_PORT" | "PORT")
-        || rest.starts_with("SERVICE_PORT_")
-        || rest.starts_with("PORT_")
+/// The keys at the top that have a value of their own, in lower case.
+pub(super) const TOP_VALUES: [&str; 2] = ["hostname", "drain"];
+
+/// Whether a variable is a setting: it goes into a table, or names a value at
+/// the top. Platforms make other variables with our prefix by themselves, such
+/// as `MAILONCE_PORT_25_TCP` for a Kubernetes service; the proxy must start
+/// with them.
+fn is_setting(rest: &str) -> bool {
+    rest.contains("__") || TOP_VALUES.iter().any(|key| rest.eq_ignore_ascii_case(key))
 }
 
 /// Where a value was written.
@@ -161,36 +164,45 @@ enum Step {
     Key(String),
 }
 
-/// Lays the variables over the tree; answers those that don't fit, with the
-/// reason. Whether a path means anything is seen later, when the tree is read.
-pub(super) fn overlay(
-    tree: &mut Table,
-    variables: impl Iterator<Item = (String, String)>,
-) -> Vec<(String, String, String)> {
-    let mut ours: Vec<_> =
-        variables.filter_map(|(name, value)| Some((path_of(&name)?, name, value))).collect();
+/// What became of the variables with our prefix.
+#[derive(Debug, Default)]
+pub(super) struct Overlaid {
+    /// Those that don't fit: name, key, and reason.
+    pub(super) misfits: Vec<(String, String, String)>,
+    /// The names of those that are no settings.
+    pub(super) passed_over: Vec<String>,
+}
+
+/// Lays the variables over the tree. Whether a path means anything is seen
+/// later, when the tree is read.
+pub(super) fn overlay(tree: &mut Table, variables: impl Iterator<Item = (String, String)>) -> Overlaid {
+    let mut overlaid = Overlaid::default();
+    let mut ours = Vec::new();
+    for (name, value) in variables {
+        match name.strip_prefix(PREFIX) {
+            None => {}
+            Some(rest) if RESERVED.contains(&rest) => {}
+            Some(rest) if is_setting(rest) => ours.push((path_of(rest), name, value)),
+            Some(_) => overlaid.passed_over.push(name),
+        }
+    }
+    overlaid.passed_over.sort();
     // So that item 0 of a list comes before item 1, and a whole list before
     // its items.
     ours.sort();
-    let mut misfits = Vec::new();
     for (path, name, value) in ours {
         let key = path.iter().filter_map(|step| if let Step::Key(key) = step { Some(&**key) } else { None });
         let key = key.collect::<Vec<_>>().join(".");
         if let Err(what) = insert(tree, &path, &name, value) {
-            misfits.push((name, key, what));
+            overlaid.misfits.push((name, key, what));
         }
     }
-    misfits
+    overlaid
 }
 
-/// `None` for a variable that is none of ours.
-fn path_of(name: &str) -> Option<Vec<Step>> {
-    let rest = name.strip_prefix(PREFIX)?;
-    if RESERVED.contains(&rest) || is_service_link(rest) {
-        return None;
-    }
+fn path_of(rest: &str) -> Vec<Step> {
     let step = |part: &str| part.parse().map_or_else(|_| Step::Key(part.to_ascii_lowercase()), Step::Item);
-    Some(rest.split("__").map(step).collect())
+    rest.split("__").map(step).collect()
 }
 
 fn insert(tree: &mut Table, path: &[Step], name: &str, text: String) -> Result<(), String> {

@@ -15,7 +15,8 @@ impl Config {
     /// clear, or that let everybody relay, rules that can never match, and
     /// windows shorter than usual retries take.
     pub fn warnings(&self) -> Vec<String> {
-        let mut warnings: Vec<String> = self.listeners.iter().filter_map(in_clear).collect();
+        let mut warnings: Vec<String> = no_settings(&self.passed_over).into_iter().collect();
+        warnings.extend(self.listeners.iter().filter_map(in_clear));
         warnings.extend(self.listeners.iter().filter_map(open_behind_a_balancer));
         warnings.extend(short_windows("dedup", &self.dedup));
         warnings.extend(broad_scope("dedup", &self.dedup));
@@ -63,6 +64,16 @@ impl Config {
         }
         None
     }
+}
+
+fn no_settings(variables: &[String]) -> Option<String> {
+    (!variables.is_empty()).then(|| {
+        format!(
+            "the environment has variables that are no settings and are passed over: {}; a setting in a table has \
+             two underscores, such as MAILONCE_STORE__PATH",
+            variables.join(", ")
+        )
+    })
 }
 
 fn in_clear(listener: &Listener) -> Option<String> {
@@ -138,6 +149,30 @@ mod tests {
             warnings("[[rule]]\nname = \"a\"\nmatch = { key = \"otp:*\" }\nwindow = \"10m\""),
             [""; 0]
         );
+    }
+
+    #[test]
+    fn variables_that_are_no_settings_are_told_in_one_line() {
+        let env = |names: &[&str]| {
+            let env = names.iter().map(|name| ((*name).to_owned(), "tcp://10.0.0.1:25".to_owned()));
+            Config::parse("[upstream]\naddress = \"a:25\"\n", "m.toml", env.collect::<Vec<_>>().into_iter())
+        };
+        let told = env(&[
+            "MAILONCE_PORT_25_TCP",
+            "MAILONCE_SERVICE_HOST",
+            "MAILONCE_STORE",
+            "MAILONCE_STORE_PORT",
+            "MAILONCE_COLOUR",
+            "MAILONCE_",
+            "PATH",
+            "MAILONCER",
+            "MAILONCE_CRASH_AT",
+        ]);
+        let told = told.unwrap().warnings();
+        let names = "MAILONCE_, MAILONCE_COLOUR, MAILONCE_PORT_25_TCP, MAILONCE_SERVICE_HOST, MAILONCE_STORE, MAILONCE_STORE_PORT;";
+        assert!(told.len() == 1 && told[0].contains(names), "{told:?}");
+        assert!(env(&["MAILONCE_STORE__PORT"]).is_err(), "two underscores make it a setting");
+        assert!(env(&["MAILONCE_DRAIN"]).is_err(), "so does the name of a value at the top");
     }
 
     #[test]

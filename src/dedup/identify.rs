@@ -2,7 +2,7 @@
 
 use crate::config::{self, Exclude, Mode, Unkeyed};
 use crate::identity::rules::{self, Facts};
-use crate::identity::{self, IdentityFault, Key};
+use crate::identity::{self, IdentityFault, Key, Tenant};
 use crate::journal::DecisionOutcome;
 use crate::message::Content;
 use crate::message::fingerprint::{Fingerprint, fingerprint};
@@ -17,7 +17,7 @@ const SMALL: u64 = 64 * 1024;
 /// Whose e-mail it is, what holds for it, and what to do with it.
 #[derive(Debug)]
 pub(super) struct Identity<'s> {
-    /// Empty where it was not settled.
+    /// The tenant's name; empty where it was not settled.
     pub(super) tenant: String,
     /// The rule that matched.
     pub(super) rule: Option<&'s str>,
@@ -30,7 +30,7 @@ pub(super) struct Identity<'s> {
 #[derive(Debug)]
 pub(super) enum Course {
     /// It has a key: claim it for each recipient.
-    Claim(Key, Fingerprint),
+    Claim { tenant: Tenant, key: Key, fingerprint: Fingerprint },
     /// It is relayed without a claim; the log calls an acceptance so.
     Unclaimed(DecisionOutcome),
     /// It is refused before there was anything to claim.
@@ -46,7 +46,7 @@ impl<'s> Identity<'s> {
     /// The key, where it has one.
     pub(super) fn key(&self) -> Option<&Key> {
         match &self.course {
-            Course::Claim(key, _) => Some(key),
+            Course::Claim { key, .. } => Some(key),
             Course::Unclaimed(_) | Course::Refuse(..) => None,
         }
     }
@@ -57,7 +57,7 @@ impl Heart {
     pub(super) async fn identify<'s>(&self, services: &'s Services, message: &Message) -> Identity<'s> {
         let Source { user, tenant_header, listener, .. } = &message.source;
         let tenant = match user {
-            Some(user) => Ok(user.name().to_owned()),
+            Some(user) => Ok(user.clone()),
             None => identity::tenant_of(tenant_header.as_deref(), listener, &message.headers),
         };
         let base = match rules::ask_for_key(&services.rules) {
@@ -65,7 +65,7 @@ impl Heart {
             false => Base::default(),
         };
         let facts = Facts::new(
-            tenant.as_deref().ok(),
+            tenant.as_ref().ok().map(Tenant::name),
             listener,
             &message.envelope,
             &message.headers,
@@ -75,13 +75,13 @@ impl Heart {
         let policy = rule.map_or(&services.dedup, |rule| &rule.dedup);
         let known =
             base.fingerprint.filter(|_| policy.fingerprint_exclude == services.dedup.fingerprint_exclude);
-        let course = match (policy.mode, &tenant) {
+        let name = tenant.as_ref().map_or_else(|_| String::new(), |tenant| tenant.name().to_owned());
+        let course = match (policy.mode, tenant) {
             (Mode::Off, _) => Course::Unclaimed(DecisionOutcome::Relayed),
-            (mode, Err(fault)) => bad_key(mode, fault),
-            (_, Ok(_)) => self.course(policy, message, known).await,
+            (mode, Err(fault)) => bad_key(mode, &fault),
+            (_, Ok(tenant)) => self.course(policy, message, tenant, known).await,
         };
-        let tenant = tenant.unwrap_or_default();
-        Identity { tenant, rule: rule.map(|rule| rule.name.as_str()), policy, course }
+        Identity { tenant: name, rule: rule.map(|rule| rule.name.as_str()), policy, course }
     }
 
     /// What `[dedup]` alone makes of a message, for rules on the key.
@@ -96,7 +96,13 @@ impl Heart {
 
     /// From the policy that holds and the fingerprint, where it is known
     /// already, to what to do.
-    async fn course(&self, policy: &config::Dedup, message: &Message, known: Option<Fingerprint>) -> Course {
+    async fn course(
+        &self,
+        policy: &config::Dedup,
+        message: &Message,
+        tenant: Tenant,
+        known: Option<Fingerprint>,
+    ) -> Course {
         let fingerprint = match known {
             Some(known) => Ok(known),
             None => self.fingerprint(&message.content, &policy.fingerprint_exclude).await,
@@ -111,7 +117,7 @@ impl Heart {
         };
         match identity::key_of(policy, &message.headers, &fingerprint) {
             Err(fault) => bad_key(policy.mode, &fault),
-            Ok(Some(key)) => Course::Claim(key, fingerprint),
+            Ok(Some(key)) => Course::Claim { tenant, key, fingerprint },
             Ok(None) => unkeyed(policy),
         }
     }

@@ -2,9 +2,10 @@
 //! recipients.
 
 use crate::config::{Dedup, Scope};
-use crate::identity::{self, Key};
+use crate::identity::{self, Key, Tenant};
 use crate::journal::DecisionOutcome;
 use crate::message::{Content, Headers};
+use crate::smtp::address::Path;
 use crate::smtp::envelope::{Envelope, Recipient};
 use crate::smtp::reply::Reply;
 use crate::store::record::recipient_mark;
@@ -30,11 +31,18 @@ pub struct Message {
 
 impl Message {
     /// The claims it needs: one for each recipient, or one for all.
-    pub(super) fn claims(&self, identity: &Identity<'_>, key: &Key, fingerprint: &Fingerprint) -> Vec<Claim> {
+    pub(super) fn claims(
+        &self,
+        identity: &Identity<'_>,
+        tenant: &Tenant,
+        key: &Key,
+        fingerprint: &Fingerprint,
+    ) -> Vec<Claim> {
         let policy = identity.policy;
-        let slot = |recipient: Option<String>| Slot {
-            id: identity::claim_id(&identity.tenant, key, recipient.as_deref()),
-            tenant: identity.tenant.clone(),
+        let slot = |path: Option<&Path>, recipient: Option<String>| Slot {
+            id: identity::claim_id(tenant, key, recipient.as_deref()),
+            former: identity::former_ids(tenant, key, path),
+            tenant: tenant.name().to_owned(),
             strategy: key.strategy.as_str().to_owned(),
             key: key.value.clone(),
             recipient: recipient.unwrap_or_default(),
@@ -59,11 +67,11 @@ impl Message {
                 let mark =
                     |(i, recipient): (usize, &Recipient)| (i, recipient_mark(&recipient.path.identity()));
                 let (recipients, marks) = recipients.map(mark).unzip();
-                vec![Claim { slot: Slot { marks, ..slot(None) }, recipients }]
+                vec![Claim { slot: Slot { marks, ..slot(None, None) }, recipients }]
             }
             Scope::Recipient => recipients
                 .map(|(i, recipient)| Claim {
-                    slot: slot(Some(recipient.path.identity())),
+                    slot: slot(Some(&recipient.path), Some(recipient.path.identity())),
                     recipients: vec![i],
                 })
                 .collect(),

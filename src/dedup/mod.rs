@@ -31,7 +31,7 @@ use tokio::time::{Instant, timeout_at};
 use crate::clock::{Clock, Timestamp};
 use crate::config::{self, InDoubt, Mode};
 use crate::crash;
-use crate::identity;
+use crate::identity::{self, Tenant};
 use crate::journal::{DecisionOutcome, Journal};
 use crate::message::{Content, Headers};
 use crate::planted::{self, Bug};
@@ -86,7 +86,7 @@ pub struct Source {
     /// Whether it came under TLS.
     pub channel: Channel,
     /// Whom the client has proved to be: the tenant, before any field.
-    pub user: Option<User>,
+    pub user: Option<Tenant>,
     /// What the upstream knows the client by: its mail goes there in its own
     /// name. `None`: in the proxy's.
     pub account: Option<Account>,
@@ -96,24 +96,6 @@ pub struct Source {
     pub client: SocketAddr,
     /// How the client introduced itself.
     pub name: ClientName,
-}
-
-/// Whom a client has proved to be.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum User {
-    /// The name in its certificate.
-    ByCertificate(String),
-    /// The name that it gave with AUTH.
-    ByAuth(String),
-}
-
-impl User {
-    /// Its name.
-    pub fn name(&self) -> &str {
-        match self {
-            User::ByCertificate(name) | User::ByAuth(name) => name,
-        }
-    }
 }
 
 /// What a message came over.
@@ -221,12 +203,12 @@ impl Heart {
     ) -> Vec<Fate> {
         let policy = identity.policy;
         let attempt = |key| Attempt { heart: self, services, policy, message, key };
-        let (key, fingerprint) = match &identity.course {
+        let (tenant, key, fingerprint) = match &identity.course {
             Course::Refuse(outcome, reply) => return message.everyone(*outcome, reply),
             Course::Unclaimed(accepted) => return attempt(None).unclaimed(*accepted).await,
-            Course::Claim(key, fingerprint) => (key, fingerprint),
+            Course::Claim { tenant, key, fingerprint } => (tenant, key, fingerprint),
         };
-        let claims = message.claims(identity, key, fingerprint);
+        let claims = message.claims(identity, tenant, key, fingerprint);
         let token = Token { owner: self.owner, attempt: self.attempts.fetch_add(1, Ordering::Relaxed) };
         let at = self.now();
         let slots = claims.iter().map(|claim| claim.slot.clone()).collect();

@@ -3,14 +3,14 @@
 use std::net::IpAddr;
 
 use crate::clock::Timestamp;
-use crate::identity::TTL_HEADER;
+use crate::identity::{TTL_HEADER, Tenant};
 use crate::message::edit::Edits;
 use crate::smtp::address::Path;
 use crate::smtp::envelope::Envelope;
 use crate::store::Names;
 
 use super::message::Message;
-use super::{Channel, Services, Source, User};
+use super::{Channel, Services, Source};
 
 /// What names a transaction to those behind it.
 #[derive(Clone, Debug, Default)]
@@ -72,7 +72,7 @@ fn protocol(source: &Source, envelope: &Envelope) -> String {
         (false, ..) => "ESMTP",
     };
     let secure = if source.channel == Channel::Encrypted { "S" } else { "" };
-    let authenticated = if matches!(source.user, Some(User::ByAuth(_))) { "A" } else { "" };
+    let authenticated = if source.user.as_ref().is_some_and(Tenant::is_authenticated) { "A" } else { "" };
     format!("{base}{secure}{authenticated}")
 }
 
@@ -91,6 +91,7 @@ fn is_plain(path: &Path) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::identity::Proof;
     use crate::smtp::envelope::{MailParameters, Recipient};
     use crate::smtp::session::ClientName;
 
@@ -122,7 +123,7 @@ mod tests {
 
     #[test]
     fn the_protocol_tells_tls_and_internationalized_addresses() {
-        let word_for = |user: Option<User>, channel, smtputf8, extended| {
+        let word_for = |user: Option<Tenant>, channel, smtputf8, extended| {
             let name = ClientName { name: "app".into(), extended };
             let client = "192.0.2.7:1".parse().unwrap();
             let (session, listener) = ("s1".into(), "l".into());
@@ -140,11 +141,11 @@ mod tests {
         assert_eq!(word(Channel::Encrypted, false, false), "ESMTPS");
         assert_eq!(word(Channel::Encrypted, false, true), "ESMTPS");
         assert_eq!(word(Channel::Encrypted, true, true), "UTF8SMTPS");
-        let joe = || Some(User::ByAuth("joe".into()));
+        let joe = || Some(Tenant::new("joe", Proof::User));
         assert_eq!(word_for(joe(), Channel::Clear, false, true), "ESMTPA");
         assert_eq!(word_for(joe(), Channel::Encrypted, false, true), "ESMTPSA");
         assert_eq!(word_for(joe(), Channel::Encrypted, true, true), "UTF8SMTPSA");
-        let shown = Some(User::ByCertificate("app".into()));
+        let shown = Some(Tenant::new("app", Proof::Certificate));
         assert_eq!(word_for(shown, Channel::Encrypted, false, true), "ESMTPS");
     }
 

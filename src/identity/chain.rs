@@ -216,7 +216,7 @@ fn encoding(templates: &[(&FieldRef, String)], events: &[(&FieldRef, String)]) -
     for part in [templates, events] {
         out.extend_from_slice(&(part.len() as u64).to_be_bytes());
         for (field, value) in part {
-            append(&mut out, &field.to_string().to_ascii_lowercase());
+            append(&mut out, field.to_string().to_ascii_lowercase());
             append(&mut out, value);
         }
     }

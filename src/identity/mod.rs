@@ -6,7 +6,9 @@
 //! present but unusable is refused with its fault named.
 
 pub mod chain;
+mod former;
 pub mod rules;
+pub mod tenant;
 
 use std::collections::HashSet;
 use std::fmt;
@@ -21,6 +23,9 @@ use crate::smtp::envelope::Envelope;
 use crate::smtp::reply::Reply;
 use crate::store::record::hex;
 use crate::store::{ClaimId, Fingerprint, Token};
+
+pub use former::former_ids;
+pub use tenant::{PasswordHash, Proof, Tenant};
 
 /// The header field that sets a message's own window.
 pub const TTL_HEADER: &str = "x-idempotency-ttl";
@@ -150,27 +155,31 @@ pub fn own_window(headers: &Headers) -> Result<Option<Duration>, IdentityFault> 
     crate::config::parse_ttl(&value).map(Some).ok_or_else(|| bad(FieldFault::NotADuration))
 }
 
-/// The tenant: what the listener's tenant field says, else the listener's name.
+/// The tenant of a client that has proved nothing: what the listener's tenant
+/// field says, else the listener's name.
 ///
 /// # Errors
 /// [`IdentityFault::BadTenant`] where the field is repeated or unusable; the
 /// client hears `554 5.5.0 [BAD-TENANT]`.
-pub fn tenant_of(field: Option<&str>, listener: &str, headers: &Headers) -> Result<String, IdentityFault> {
-    let Some(field) = field else { return Ok(listener.to_owned()) };
+pub fn tenant_of(field: Option<&str>, listener: &str, headers: &Headers) -> Result<Tenant, IdentityFault> {
+    let by_listener = || Ok(Tenant::new(listener, Proof::Listener));
+    let Some(field) = field else { return by_listener() };
     let bad = |why| IdentityFault::BadTenant { field: field.to_owned(), why };
     let mut values = headers.values(field);
     match (values.next(), values.next()) {
-        (None, _) => Ok(listener.to_owned()),
-        (Some(value), None) => usable(value).map_err(bad),
+        (None, _) => by_listener(),
+        (Some(value), None) => usable(value).map(|name| Tenant::new(name, Proof::Header)).map_err(bad),
         (Some(_), Some(_)) => Err(bad(FieldFault::Repeated)),
     }
 }
 
 /// The id of a claim: SHA-256 over a versioned encoding in which no two
 /// different tuples are the same. `recipient` is `None` where one claim covers
-/// the whole message, else [`crate::smtp::address::Path::identity`].
-pub fn claim_id(tenant: &str, key: &Key, recipient: Option<&str>) -> ClaimId {
-    let tenant = if planted::is(Bug::TenantLeftOut) { "" } else { tenant };
+/// the whole message, else [`crate::smtp::address::Path::identity`]. A change of
+/// it adds to [`former_ids`], lest claims of before be forgotten.
+pub fn claim_id(tenant: &Tenant, key: &Key, recipient: Option<&str>) -> ClaimId {
+    let left_out = [&b""[..]; 3];
+    let tenant = if planted::is(Bug::TenantLeftOut) { left_out } else { tenant.parts() };
     let encoded = encoding(tenant, key.strategy.as_str(), &key.value, recipient);
     ClaimId(Sha256::digest(&encoded).into())
 }
@@ -209,9 +218,13 @@ pub fn key_of_sent(mut sent: Vec<Sent>) -> String {
 }
 
 /// Each text behind its length, the recipient behind a mark of its presence.
-fn encoding(tenant: &str, strategy: &str, key: &str, recipient: Option<&str>) -> Vec<u8> {
+fn encoding(tenant: [&[u8]; 3], strategy: &str, key: &str, recipient: Option<&str>) -> Vec<u8> {
     let mut out = Vec::with_capacity(256);
-    for text in ["mailonce claim 1", tenant, strategy, key] {
+    append(&mut out, "mailonce claim 2");
+    for part in tenant {
+        append(&mut out, part);
+    }
+    for text in [strategy, key] {
         append(&mut out, text);
     }
     out.push(u8::from(recipient.is_some()));
@@ -230,9 +243,10 @@ pub fn distinct(mut envelope: Envelope) -> Envelope {
     envelope
 }
 
-fn append(out: &mut Vec<u8>, text: &str) {
-    out.extend_from_slice(&(text.len() as u64).to_be_bytes());
-    out.extend_from_slice(text.as_bytes());
+fn append(out: &mut Vec<u8>, part: impl AsRef<[u8]>) {
+    let part = part.as_ref();
+    out.extend_from_slice(&(part.len() as u64).to_be_bytes());
+    out.extend_from_slice(part);
 }
 
 #[cfg(test)]

@@ -34,9 +34,8 @@ impl<'a> Facts<'a> {
     }
 
     fn subjects(&self) -> &[String] {
-        self.subjects.get_or_init(|| {
-            self.headers.values("subject").map(|value| decode::unstructured(value.as_bytes())).collect()
-        })
+        self.subjects
+            .get_or_init(|| self.headers.values("subject").map(|value| decode::spaced(&value)).collect())
     }
 }
 

@@ -4,6 +4,7 @@
 //! different texts never come out as one.
 
 use std::borrow::Cow;
+use std::ops::Range;
 
 use base64::Engine;
 use base64::alphabet;
@@ -19,9 +20,32 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
         .with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
 
-/// The value of a field without its line ends (RFC 5322 §2.2.3), trimmed.
+/// Whether an octet is a blank or a tab (WSP, RFC 5234 §B.1). A form feed or a
+/// byte order mark is content, and no blank.
+pub fn is_blank(byte: u8) -> bool {
+    matches!(byte, b' ' | b'\t')
+}
+
+/// Text without the blanks and tabs at its ends.
+pub fn trim_blanks(text: &str) -> &str {
+    text.trim_matches([' ', '\t'])
+}
+
+/// Octets without the blanks and tabs at their end.
+pub fn trim_blanks_end(mut value: &[u8]) -> &[u8] {
+    while let [rest @ .., b' ' | b'\t'] = value {
+        value = rest;
+    }
+    value
+}
+
+/// The value of a field without its line ends (RFC 5322 §2.2.3), and without
+/// the blanks and tabs at its ends.
 pub fn unfold(value: &[u8]) -> Cow<'_, [u8]> {
-    let value = value.trim_ascii();
+    let outside = |byte: &u8| !matches!(byte, b' ' | b'\t' | b'\r' | b'\n');
+    let start = value.iter().position(outside).unwrap_or(value.len());
+    let end = value.iter().rposition(outside).map_or(start, |last| last + 1);
+    let value = &value[start..end];
     match memchr::memchr2(b'\r', b'\n', value) {
         None => Cow::Borrowed(value),
         Some(_) => value.iter().copied().filter(|&b| b != b'\r' && b != b'\n').collect::<Vec<_>>().into(),
@@ -47,56 +71,82 @@ pub fn spaced(text: &str) -> String {
     out
 }
 
-/// An encoded word: its charset and what its text decodes to.
+/// An encoded word, or several that are decoded together: the charset, what
+/// their text decodes to, and where they stand.
 struct Word<'a> {
     charset: &'a [u8],
     bytes: Vec<u8>,
+    at: Range<usize>,
 }
 
 /// Text with every encoded word decoded. Blanks between two of them are not
 /// part of the text (RFC 2047 §6.2); neighbours of one charset are decoded
-/// together, because some generators cut inside a character.
+/// together, because some generators cut inside a character. A word stays as it
+/// is written where its charset is unknown, or its text is none of that charset.
 pub fn words(value: &[u8]) -> String {
     let mut out = String::with_capacity(value.len());
     let mut pending: Option<Word<'_>> = None;
     let mut plain = 0; // where text starts that is not in `out` yet
     let mut at = 0;
     while let Some(start) = memchr::memmem::find(&value[at..], b"=?").map(|n| at + n) {
-        let Some((word, end)) = word(value, start) else {
+        let Some(word) = word(value, start) else {
             at = start + 2;
             continue;
         };
+        let end = word.at.end;
         let between = &value[plain..start];
         pending = Some(match pending.take() {
-            Some(mut last) if between.trim_ascii().is_empty() => {
+            Some(mut last) if between.iter().copied().all(is_blank) => {
                 if last.charset.eq_ignore_ascii_case(word.charset) {
                     last.bytes.extend_from_slice(&word.bytes);
+                    last.at.end = end;
                     last
                 } else {
-                    flush(&mut out, last);
+                    flush(&mut out, value, last);
                     word
                 }
             }
             last => {
-                last.into_iter().for_each(|last| flush(&mut out, last));
-                out.push_str(&text(Cow::Borrowed(between), None));
+                last.into_iter().for_each(|last| flush(&mut out, value, last));
+                out.push_str(&as_written(between));
                 word
             }
         });
         (at, plain) = (end, end);
     }
-    pending.into_iter().for_each(|last| flush(&mut out, last));
-    out.push_str(&text(Cow::Borrowed(&value[plain..]), None));
+    pending.into_iter().for_each(|last| flush(&mut out, value, last));
+    out.push_str(&as_written(&value[plain..]));
     out
 }
 
-fn flush(out: &mut String, word: Word<'_>) {
-    let charset = String::from_utf8_lossy(word.charset).into_owned();
-    out.push_str(&text(Cow::Owned(word.bytes), Some(&charset)));
+fn flush(out: &mut String, value: &[u8], word: Word<'_>) {
+    let Word { charset, bytes, at } = word;
+    match std::str::from_utf8(charset).ok().and_then(|charset| exactly(bytes, charset)) {
+        Some(text) => out.push_str(&text),
+        None => out.push_str(&as_written(&value[at])),
+    }
 }
 
-/// The encoded word at `start`, and where it ends.
-fn word(value: &[u8], start: usize) -> Option<(Word<'_>, usize)> {
+/// Octets as text of that charset; `None` where it is unknown, or where they
+/// are none of it.
+fn exactly(bytes: Vec<u8>, charset: &str) -> Option<String> {
+    match named(charset) {
+        Some(encoding) => by(encoding, &bytes),
+        None if is_utf_8(charset) => String::from_utf8(bytes).ok(),
+        None => None,
+    }
+}
+
+/// Octets as text where no charset is named: as UTF-8, else octet by octet.
+pub fn as_written(bytes: &[u8]) -> Cow<'_, str> {
+    match std::str::from_utf8(bytes) {
+        Ok(text) => Cow::Borrowed(text),
+        Err(_) => Cow::Owned(octet_by_octet(bytes)),
+    }
+}
+
+/// The encoded word at `start`.
+fn word(value: &[u8], start: usize) -> Option<Word<'_>> {
     let rest = &value[start + 2..];
     let mark = memchr::memchr(b'?', rest)?;
     // A language may stand behind the charset (RFC 2231 §5).
@@ -110,15 +160,20 @@ fn word(value: &[u8], start: usize) -> Option<(Word<'_>, usize)> {
     (rest.get(mark_end + 1) == Some(&b'=')).then_some(())?;
     let bytes = match encoding {
         b'b' | b'B' => base64(&rest[..mark_end])?,
-        b'q' | b'Q' => escapes(&rest[..mark_end].iter().map(underscore).collect::<Vec<_>>(), b'='),
+        b'q' | b'Q' => q_encoded(&rest[..mark_end])?,
         _ => return None,
     };
     let end = value.len() - rest.len() + mark_end + 2;
-    Some((Word { charset, bytes }, end))
+    Some(Word { charset, bytes, at: start..end })
 }
 
-fn underscore(byte: &u8) -> u8 {
-    if *byte == b'_' { b' ' } else { *byte }
+/// RFC 2047 §4.2. `None` where a `=` is not followed by two hexadecimal digits.
+fn q_encoded(text: &[u8]) -> Option<Vec<u8>> {
+    let is_escape =
+        |at: usize| text.get(at + 1..at + 3).is_some_and(|two| two.iter().all(u8::is_ascii_hexdigit));
+    memchr::memchr_iter(b'=', text).all(is_escape).then_some(())?;
+    let underscore = |byte: &u8| if *byte == b'_' { b' ' } else { *byte };
+    Some(escapes(&text.iter().map(underscore).collect::<Vec<_>>(), b'='))
 }
 
 /// Each `mark` and the two hexadecimal digits behind it as the octet that they
@@ -209,25 +264,29 @@ pub fn quoted_printable(value: &[u8]) -> Vec<u8> {
 /// that every octet counts, as Windows-1252, which gives each one a character
 /// of its own. A byte order mark is no text.
 pub fn text<'a>(bytes: Cow<'a, [u8]>, charset: Option<&str>) -> Cow<'a, str> {
-    if let Some(encoding) = charset.and_then(named) {
-        let (encoding, from) = match Encoding::for_bom(&bytes) {
-            Some((found, length)) if is_utf_16(found) && is_utf_16(encoding) => (found, length),
-            _ => (encoding, 0),
-        };
-        if let Some(text) = encoding.decode_without_bom_handling_and_without_replacement(&bytes[from..]) {
-            return Cow::Owned(text.into_owned());
-        }
+    if let Some(text) = charset.and_then(named).and_then(|encoding| by(encoding, &bytes)) {
+        return Cow::Owned(text);
     }
     match bytes {
-        Cow::Borrowed(bytes) => match std::str::from_utf8(bytes) {
-            Ok(text) => Cow::Borrowed(text.strip_prefix('\u{feff}').unwrap_or(text)),
-            Err(_) => Cow::Owned(octet_by_octet(bytes)),
+        Cow::Borrowed(bytes) => match as_written(bytes) {
+            Cow::Borrowed(text) => Cow::Borrowed(text.strip_prefix('\u{feff}').unwrap_or(text)),
+            owned => owned,
         },
         Cow::Owned(bytes) => match String::from_utf8(bytes) {
             Ok(text) => Cow::Owned(text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text)),
             Err(fault) => Cow::Owned(octet_by_octet(fault.as_bytes())),
         },
     }
+}
+
+/// By that encoding, or for UTF-16 by the one that a byte order mark names.
+fn by(encoding: &'static Encoding, bytes: &[u8]) -> Option<String> {
+    let (encoding, from) = match Encoding::for_bom(bytes) {
+        Some((found, length)) if is_utf_16(found) && is_utf_16(encoding) => (found, length),
+        _ => (encoding, 0),
+    };
+    let text = encoding.decode_without_bom_handling_and_without_replacement(&bytes[from..])?;
+    Some(text.into_owned())
 }
 
 fn octet_by_octet(bytes: &[u8]) -> String {
@@ -240,10 +299,15 @@ fn is_utf_16(encoding: &'static Encoding) -> bool {
 
 /// The encoding of that name, unless it is UTF-8 or the ASCII within it.
 fn named(charset: &str) -> Option<&'static Encoding> {
-    let ascii = ["us-ascii", "ascii", "ansi_x3.4-1968"];
     let encoding = Encoding::for_label_no_replacement(charset.as_bytes())?;
-    let plain = encoding == encoding_rs::UTF_8 || ascii.iter().any(|name| name.eq_ignore_ascii_case(charset));
-    (!plain).then_some(encoding)
+    (!is_utf_8(charset)).then_some(encoding)
+}
+
+/// Whether the charset of that name is UTF-8, or the ASCII within it.
+fn is_utf_8(charset: &str) -> bool {
+    let ascii = ["us-ascii", "ascii", "ansi_x3.4-1968"];
+    Encoding::for_label_no_replacement(charset.as_bytes()) == Some(encoding_rs::UTF_8)
+        || ascii.iter().any(|name| name.eq_ignore_ascii_case(charset))
 }
 
 #[cfg(test)]
@@ -279,7 +343,33 @@ mod tests {
         ] {
             assert_eq!(unstructured(text.as_bytes()), text);
         }
-        assert_eq!(unstructured(b"=?x-none?q?=E9?="), "\u{e9}");
+        let broken = [
+            "=?x-none?q?=E9?=",
+            "=?x-none?b?6Q==?= =?x-none?b?6A==?=",
+            "=?utf-8?q?=E9?=",
+            "=?utf-8?q?=zz?=",
+            "=?utf-8?q?a=4?=",
+        ];
+        for text in broken {
+            assert_eq!(
+                unstructured(text.as_bytes()),
+                text,
+                "an unknown charset, or octets that are none of it"
+            );
+        }
+    }
+
+    #[test]
+    fn only_blanks_and_tabs_are_blanks() {
+        assert_eq!(&*unfold(b" \t a \t\r\n"), b"a");
+        for content in ["\u{c}", "\u{b}", "\u{feff}", "\u{a0}"] {
+            let value = format!(" {content}a{content} ");
+            assert_eq!(&*unfold(value.as_bytes()), &value.as_bytes()[1..value.len() - 1]);
+            assert_eq!(words(value.as_bytes()), value);
+            let between = format!("=?utf-8?q?a?={content}=?utf-8?q?b?=");
+            assert_eq!(words(between.as_bytes()), format!("a{content}b"));
+        }
+        assert_eq!(words(b"=?utf-8?B?77u/YQ==?="), "\u{feff}a");
     }
 
     #[test]

@@ -1,7 +1,11 @@
 //! What is changed on the way through: our Received field in front, the key
-//! fields taken out, and for a resend the first attempt's Message-ID and Date.
+//! fields taken out, for a resend the first attempt's Message-ID and Date, and
+//! a first line that is no field kept apart from our fields.
 
 use super::{Content, Headers, Rendition};
+
+/// A line of a mailbox file becomes a field of this name.
+const MAILBOX_LINE: &str = "X-Mailbox-Line";
 
 /// The changes to one message. Nothing is changed that a DKIM signature covers,
 /// and nothing is added that one forbids.
@@ -37,10 +41,19 @@ impl Edits {
             front.extend_from_slice(field);
             front.extend_from_slice(b"\r\n");
         }
+        if !is_signed(&MAILBOX_LINE.to_ascii_lowercase()) {
+            for line in headers.mailbox_lines() {
+                front.extend_from_slice(format!("{MAILBOX_LINE}: ").as_bytes());
+                front.extend_from_slice(line);
+            }
+        }
+        let mut kept = headers.without(drop);
+        if kept.is_empty() && !front.is_empty() && begins_body(&content.head()[headers.len()..]) {
+            front.extend_from_slice(b"\r\n");
+        }
         let mut rendition = Rendition::new();
         rendition.set_eight_bit(eight_bit);
         rendition.push_bytes(front.into());
-        let mut kept = headers.without(drop);
         // The last stretch and what follows it are one where nothing is
         // missing between them, so an unchanged message stays in one piece.
         let rest = match kept.pop_if(|last| last.end == headers.len()) {
@@ -55,6 +68,12 @@ impl Edits {
     }
 }
 
+/// Whether the body begins here without an empty line in front: behind fields
+/// of ours it would be taken for the rest of them.
+fn begins_body(rest: &[u8]) -> bool {
+    !rest.is_empty() && !rest.starts_with(b"\r\n")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -62,8 +81,15 @@ mod tests {
     use crate::message::{Budget, Spool};
 
     async fn edited(text: &str, edits: Edits) -> String {
-        let mut spool = Spool::new(Budget::new(1 << 20), 1 << 20);
+        let in_memory = edited_from(text, &edits, 1 << 20).await;
+        assert_eq!(edited_from(text, &edits, 1).await, in_memory, "from a file");
+        in_memory
+    }
+
+    async fn edited_from(text: &str, edits: &Edits, memory_limit: u64) -> String {
+        let mut spool = Spool::new(Budget::new(1 << 20), memory_limit);
         spool.buffer(text.len()).extend_from_slice(text.as_bytes());
+        spool.settle().await.unwrap();
         let content = spool.finish().await.unwrap();
         let headers = Headers::parse(content.head()).unwrap();
         let rendition = edits.apply(&headers, &content, false);
@@ -137,6 +163,44 @@ mod tests {
         let (small, large) = (cost(1), cost(8));
         let most = small * 24 + std::time::Duration::from_millis(20);
         assert!(large < most, "{small:?}, 8 times as much: {large:?}");
+    }
+
+    #[tokio::test]
+    async fn nothing_is_glued_to_our_fields() {
+        let ours = "Received: by us\r\n";
+        for (text, sent) in [
+            ("", ""),
+            ("\r\n", "\r\n"),
+            ("\r\nbody\r\n", "\r\nbody\r\n"),
+            (" \r\n", "\r\n \r\n"),
+            ("\tfolded\r\nA: 1\r\n", "\r\n\tfolded\r\nA: 1\r\n"),
+            ("no field\r\nA: 1\r\n", "\r\nno field\r\nA: 1\r\n"),
+            (": no name\r\n", "\r\n: no name\r\n"),
+            (".\r\n", "\r\n.\r\n"),
+            ("From a b\r\nA: 1\r\n\r\nx\r\n", "X-Mailbox-Line: From a b\r\nA: 1\r\n\r\nx\r\n"),
+            ("From : a@b\r\n\r\n", "From : a@b\r\n\r\n"),
+            (
+                "From a\r\n>From b\r\n c\r\n",
+                "X-Mailbox-Line: From a\r\nX-Mailbox-Line: >From b\r\n\r\n c\r\n",
+            ),
+            ("From a\r\n", "X-Mailbox-Line: From a\r\n"),
+            ("From a\r\nX-Key: k\r\nA: 1\r\n", "X-Mailbox-Line: From a\r\nA: 1\r\n"),
+            // The line behind a field that was taken out.
+            ("X-Key: k\r\nno field\r\n", "\r\nno field\r\n"),
+            ("A: 1\r\nno field\r\n", "A: 1\r\nno field\r\n"),
+        ] {
+            let with_ours = Edits { received: ours.to_owned(), ..remove("x-key") };
+            assert_eq!(edited(text, with_ours).await, format!("{ours}{sent}"), "{text:?}");
+            // Without a field in front there is nothing to keep apart.
+            let alone = if text.starts_with("\r\n") { sent } else { sent.trim_start_matches("\r\n") };
+            assert_eq!(edited(text, remove("x-key")).await, alone, "{text:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_signature_that_covers_the_name_keeps_the_mailbox_line_out() {
+        let rest = "DKIM-Signature: h=from:x-mailbox-line; b=x\r\nFrom: a@b\r\n\r\n";
+        assert_eq!(edited(&format!("From a b\r\n{rest}"), Edits::default()).await, rest);
     }
 
     #[tokio::test]

@@ -9,14 +9,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 
-use super::headers::MAX_SECTION;
+use super::headers::MAX_HEAD;
 
 /// How much is gathered before it is written to the file: each time costs two
 /// changes of thread.
 const FILE_BLOCK: usize = 256 * 1024;
-
-/// The longest header section that is taken, and the empty line.
-const MAX_HEAD: usize = MAX_SECTION + 2;
 
 /// What a buffer for a whole message is asked for as at least, of which only
 /// what is used is ever resident. glibc gives a buffer above 32 MiB back to the

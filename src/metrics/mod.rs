@@ -32,7 +32,7 @@ pub enum UpstreamPhase {
     Connect,
     /// The TLS handshake.
     Tls,
-    /// The waits for MAIL, RCPT and DATA or BDAT.
+    /// The waits for MAIL, RCPT and DATA.
     Envelope,
     /// Sending the content.
     Body,

@@ -1,5 +1,7 @@
 //! One client's connection: feeds the session machine and does what it says.
 
+mod farewell;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,7 +11,8 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::auth::{self, Authority};
 use crate::config::Limits;
-use crate::dedup::{Answer, Channel, Incoming, Source, User};
+use crate::dedup::{Answer, Channel, Incoming, Source};
+use crate::identity::{Proof, Tenant};
 use crate::message::Spool;
 use crate::smtp::reply::Reply;
 use crate::smtp::sasl::{Credentials, Malformed};
@@ -20,6 +23,7 @@ use super::reception::Receipts;
 use super::tls::name_of;
 use super::wire::Wire;
 use super::{Live, Shared};
+use farewell::End;
 
 /// What is read at once between messages.
 const COMMAND_BLOCK: usize = 4 * 1024;
@@ -34,19 +38,10 @@ const IN_A_CROWD: Duration = Duration::from_secs(10);
 /// How often a session that waits looks whether a crowd has come.
 const LOOK: Duration = Duration::from_secs(5);
 
-/// Why a connection ends before QUIT.
-#[derive(Debug)]
-enum End {
-    /// The client closed it, or it broke.
-    Gone,
-    /// The client was too slow: `421 4.4.2`.
-    TimedOut,
-    /// We are closing: `421 4.3.2`.
-    Closing,
-    /// A reload has put another upstream in the place of the one that let the
-    /// client in, and it must show the new one that it may: `421 4.7.0`.
-    Replaced,
-}
+/// How long a client may be silent behind a lone dot in a message that has LF
+/// where CRLF is due: it waits for a reply by then. Less where a command may
+/// take less.
+const NO_END_OF_DATA: Duration = Duration::from_secs(5);
 
 struct Connection {
     shared: Arc<Shared>,
@@ -63,6 +58,8 @@ struct Connection {
     receipts: Receipts,
     /// When the current command or message began.
     since: Instant,
+    /// The client talked before the greeting.
+    early: bool,
 }
 
 /// Talks to one client until the end.
@@ -73,7 +70,8 @@ pub async fn serve(shared: Arc<Shared>, live: &Live, wire: Wire, peer: Peer) {
 }
 
 impl Connection {
-    fn new(shared: Arc<Shared>, live: &Live, wire: Wire, peer: Peer) -> Self {
+    fn new(shared: Arc<Shared>, live: &Live, mut wire: Wire, peer: Peer) -> Self {
+        let early = wire.talks_early();
         let limits = live.limits;
         let settings = Settings {
             hostname: live.services.hostname.clone(),
@@ -106,9 +104,13 @@ impl Connection {
             spool,
             receipts: Receipts::default(),
             since: Instant::now(),
+            early,
         };
         if let Wire::Encrypted(_) = connection.wire {
             connection.encrypted(live);
+        }
+        if early {
+            connection.session.talked_early();
         }
         connection
     }
@@ -171,7 +173,7 @@ impl Connection {
         match name_of(certificate) {
             Ok(name) => {
                 policy.relaying = Relaying::Allowed;
-                self.source.user = Some(User::ByCertificate(name));
+                self.source.user = Some(Tenant::new(name, Proof::Certificate));
             }
             Err(fault) => {
                 // Its mail must not pass for that of others.
@@ -203,8 +205,8 @@ impl Connection {
         let verdict = self.shared.authenticator.check(authority, upstream, client, &attempt).await;
         if let (Verdict::Accepted(_), Ok(credentials)) = (&verdict, attempt) {
             self.session.policy().relaying = Relaying::Allowed;
-            self.source.user = Some(User::ByAuth(credentials.username.clone()));
-            self.source.account = matches!(authority, Authority::Passthrough).then_some(credentials);
+            self.source.user = Some(self.shared.authenticator.tenant(authority, &credentials));
+            self.source.account = matches!(authority, Authority::Passthrough(_)).then_some(credentials);
             self.account_at = upstream.name();
             self.since = Instant::now();
         }
@@ -281,11 +283,16 @@ impl Connection {
     }
 
     async fn read(&mut self) -> Result<(), End> {
+        let wait = NO_END_OF_DATA.min(self.limits.command_timeout);
+        let answer_due = self.session.ends_in_bare_lf().then(|| Instant::now() + wait);
         loop {
             let look = self.deadline().min(Instant::now() + LOOK);
-            match self.read_until(look).await {
-                Err(End::TimedOut) if Instant::now() < self.deadline() => {}
-                read => return read,
+            let look = answer_due.map_or(look, |due| due.min(look));
+            match (self.read_until(look).await, answer_due) {
+                (Err(End::Finished), Some(_)) => return Err(End::NoEndOfData),
+                (Err(End::TimedOut), Some(due)) if Instant::now() >= due => return Err(End::NoEndOfData),
+                (Err(End::TimedOut), _) if Instant::now() < self.deadline() => {}
+                (read, _) => return read,
             }
         }
     }
@@ -304,7 +311,8 @@ impl Connection {
         };
         match read {
             Err(_) => Err(End::TimedOut),
-            Ok(Ok(0) | Err(_)) => Err(End::Gone),
+            Ok(Err(_)) => Err(End::Gone),
+            Ok(Ok(0)) => Err(End::Finished),
             Ok(Ok(_)) => Ok(()),
         }
     }
@@ -313,8 +321,12 @@ impl Connection {
     /// byte now and then gains nothing by it.
     fn deadline(&self) -> Instant {
         let Limits { command_timeout, data_timeout, .. } = self.limits;
-        let (timeout, earned) = match self.session.receiving() {
-            Some(_) => (data_timeout, Duration::from_secs(self.spool.len() / MIN_RATE)),
+        let (timeout, earned) = match self.session.octets() {
+            // Octets of a message that is refused count like any others, up to the
+            // size that a message may have.
+            Some(octets) => {
+                (data_timeout, Duration::from_secs(octets.min(self.limits.max_message_size) / MIN_RATE))
+            }
             None => (command_timeout, Duration::ZERO),
         };
         let crowded = self.shared.gate.is_crowded(&self.limits);
@@ -342,34 +354,5 @@ impl Connection {
         };
         self.receipts.written(written.is_ok());
         written
-    }
-
-    /// Says good-bye where there is somebody to hear it.
-    async fn end(&mut self, end: Result<(), End>) {
-        if let Some(envelope) = self.session.receiving() {
-            self.shared.heart.aborted(&self.source, envelope, self.spool.len());
-        }
-        match end {
-            Err(End::Gone) if self.receipts.are_unconfirmed() => {}
-            Err(End::Gone) => return,
-            Err(End::TimedOut) => self.session.end(Reply::new(421, "4.4.2 timed out waiting for you")),
-            Err(End::Replaced) => {
-                self.session
-                    .end(Reply::new(421, "4.7.0 the upstream that let you in was replaced, connect again"));
-            }
-            Err(End::Closing) => self.session.end(Reply::new(421, "4.3.2 shutting down, try again")),
-            Ok(()) => {}
-        }
-        let _ = self.flush().await;
-        if self.receipts.are_unconfirmed() || matches!(self.wire, Wire::Encrypted(_)) {
-            // The client learns that nobody cut the end off, and need not wait
-            // for us.
-            let deadline = Instant::now() + self.limits.command_timeout;
-            if let Ok(Err(_)) = timeout_at(deadline, self.wire.shutdown()).await {
-                // The reset was there first, and this has taken it away.
-                self.receipts.written(false);
-            }
-        }
-        self.receipts.confirm(&mut self.wire).await;
     }
 }

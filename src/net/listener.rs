@@ -69,12 +69,6 @@ async fn admit(shared: Arc<Shared>, mut stream: TcpStream, address: SocketAddr, 
         wire = wire.secure(&shared, &live.limits, tls, client).await;
         let Wire::Encrypted(_) = wire else { return };
     }
-    if wire.talks_early() {
-        if let Some(times) = shared.gate.talked_early.count() {
-            tracing::warn!(%client, listener = name, times, "the client talked before the greeting");
-        }
-        return turn_away(wire, b"554 5.5.0 you talked before the greeting\r\n").await;
-    }
     connection::serve(shared.clone(), &live, wire, peer).await;
     drop(place);
 }

@@ -129,7 +129,7 @@ impl Peer {
         }
         let mechanisms = match authority {
             Authority::Local(_) => vec![Mechanism::Plain, Mechanism::Login],
-            Authority::Passthrough => live.services.upstream.mechanisms(),
+            Authority::Passthrough(_) => live.services.upstream.mechanisms(),
         };
         if mechanisms.is_empty() { AuthOffer::Off } else { AuthOffer::Now(mechanisms) }
     }

@@ -15,8 +15,9 @@ pub const MAX_PATH: usize = 1024;
 pub enum Path {
     /// `<>`: no one to return the message to.
     Null,
-    /// `<Postmaster>` without a domain, in the client's spelling.
-    Postmaster(String),
+    /// `<Postmaster>`, `<root>`: a local part without a domain, which is for
+    /// the upstream to complete.
+    Local(String),
     /// A mailbox.
     Mailbox(Mailbox),
 }
@@ -48,7 +49,7 @@ impl Mailbox {
 
 impl Path {
     /// Reads what stands between the angle brackets. `None` for anything that
-    /// is neither empty, `Postmaster`, nor a mailbox; the client then hears
+    /// is neither empty, a local part, nor a mailbox; the client then receives
     /// `501 5.1.3` (recipient) or `501 5.1.7` (sender).
     pub fn parse(inner: &str) -> Option<Self> {
         if inner.is_empty() {
@@ -57,11 +58,11 @@ impl Path {
         if inner.len() > MAX_PATH {
             return None;
         }
-        if inner.eq_ignore_ascii_case("postmaster") {
-            return Some(Path::Postmaster(inner.to_owned()));
-        }
         let mailbox = without_source_route(inner)?;
         let at = local_part_end(mailbox)?;
+        if at == mailbox.len() {
+            return Some(Path::Local(mailbox.to_owned()));
+        }
         let domain = mailbox.get(at..)?.strip_prefix('@')?;
         (is_domain(domain) || is_address_literal(domain))
             .then(|| Path::Mailbox(Mailbox { text: mailbox.to_owned(), at }))
@@ -71,7 +72,7 @@ impl Path {
     pub fn as_str(&self) -> &str {
         match self {
             Path::Null => "",
-            Path::Postmaster(text) => text,
+            Path::Local(text) => text,
             Path::Mailbox(mailbox) => mailbox.as_str(),
         }
     }
@@ -82,17 +83,23 @@ impl Path {
     }
 
     /// The form that two spellings of one address share: lower case, domain in
-    /// A-label form. For comparing only; it is never relayed.
+    /// A-label form without a dot at its end. For comparing only; it is never
+    /// relayed.
     pub fn identity(&self) -> String {
         match self {
             Path::Null => String::new(),
-            Path::Postmaster(_) => "postmaster".to_owned(),
-            Path::Mailbox(mailbox) => {
-                let domain = idna::domain_to_ascii(mailbox.domain())
-                    .unwrap_or_else(|_| mailbox.domain().to_lowercase());
-                format!("{}@{}", mailbox.local_part().to_lowercase(), domain)
-            }
+            Path::Local(text) => text.to_lowercase(),
+            Path::Mailbox(_) => self.dotted_identity().trim_end_matches('.').to_owned(),
         }
+    }
+
+    /// The same with the dots at the end of the domain: what earlier versions
+    /// told addresses apart by.
+    pub fn dotted_identity(&self) -> String {
+        let Path::Mailbox(mailbox) = self else { return self.identity() };
+        let domain =
+            idna::domain_to_ascii(mailbox.domain()).unwrap_or_else(|_| mailbox.domain().to_lowercase());
+        format!("{}@{domain}", mailbox.local_part().to_lowercase())
     }
 }
 
@@ -192,6 +199,9 @@ mod tests {
         for text in [
             "",
             "Postmaster",
+            "root",
+            "\"a b\"",
+            "j\u{fc}rgen",
             "postMASTER",
             "user@example.com",
             "User+Tag@EXAMPLE.com",
@@ -212,7 +222,10 @@ mod tests {
     #[test]
     fn what_is_not_a_path_is_refused() {
         for text in [
-            "user",
+            "a b",
+            "user>",
+            "\"open",
+            "\u{7}",
             "@example.com",
             "user@",
             "user@-x.example",
@@ -251,5 +264,11 @@ mod tests {
         assert_eq!(identity("a@bücher.example"), "a@xn--bcher-kva.example");
         assert_eq!(identity("a@[IPv6:2001:DB8::1]"), "a@[ipv6:2001:db8::1]");
         assert_ne!(identity("a@x.example"), identity("b@x.example"));
+        for dotted in ["a@X.example.", "a@x.example\u{3002}", "a@x\u{ff0e}example\u{ff61}"] {
+            assert_eq!(identity(dotted), "a@x.example", "{dotted:?}");
+        }
+        assert_eq!(identity("a@b\u{fc}cher.example."), "a@xn--bcher-kva.example");
+        assert_eq!(identity("Root"), identity("rOOT"));
+        assert_ne!(identity("root"), identity("root@x.example"));
     }
 }

@@ -10,7 +10,9 @@
 //!
 //! A reply is taken for an answer only after its command was handed out. Bytes
 //! that come when nothing is due are a fault: believing them would shift every
-//! later reply by one, and a refusal could pass for an acceptance.
+//! later reply by one, and a refusal could pass for an acceptance. One thing
+//! may come unasked: between the grant of DATA and the final dot a refusal
+//! ends the message.
 //!
 //! STARTTLS and AUTH are commands like the others and find their place between
 //! `ehlo` and `mail`; what came before a handshake dies with the `Client` that
@@ -24,10 +26,10 @@ use std::collections::VecDeque;
 use std::fmt;
 
 pub use capabilities::Capabilities;
-pub use commands::{END_OF_DATA, LAST_CHUNK, MailContent};
-pub use replies::{MAX_EHLO_REPLY, MAX_LINE, MAX_LINES, MAX_REPLY, ReplyFault};
+pub use commands::{END_OF_DATA, MailContent};
+pub use replies::{MAX_EHLO_REPLY, MAX_LINE, MAX_LINES, MAX_READ, MAX_REPLY, ReplyFault};
 
-use self::replies::ReplyReader;
+use self::replies::{Bounds, ReplyReader};
 use super::reply::{Class, Reply};
 
 /// What a reply answers.
@@ -51,9 +53,10 @@ pub enum Due {
     Recipient(usize),
     /// DATA.
     Data,
-    /// BDAT, any but the last.
-    Chunk,
-    /// The final dot or the last chunk.
+    /// The content, before its final dot has left: nothing is asked, and a
+    /// refusal may come.
+    Content,
+    /// The final dot.
     Completion,
     /// QUIT.
     Quit,
@@ -67,7 +70,7 @@ impl Due {
         match (reply.class(), self) {
             (Class::Success, Due::StartTls) => reply.code() == 220,
             (Class::Success, Due::Auth) => reply.code() == 235,
-            (Class::Success, due) => due != Due::Data,
+            (Class::Success, due) => !matches!(due, Due::Data | Due::Content),
             (Class::Intermediate, Due::Data) => reply.code() == 354,
             (Class::Intermediate, Due::Auth) => reply.code() == 334,
             (Class::Intermediate, _) => false,
@@ -75,8 +78,8 @@ impl Due {
         }
     }
 
-    fn limit(self) -> usize {
-        if self == Due::Ehlo { MAX_EHLO_REPLY } else { MAX_REPLY }
+    fn bounds(self) -> Bounds {
+        if self == Due::Ehlo { Bounds::EHLO } else { Bounds::REPLY }
     }
 }
 
@@ -92,7 +95,7 @@ impl fmt::Display for Due {
             Due::Mail => "MAIL",
             Due::Recipient(_) => "RCPT",
             Due::Data => "DATA",
-            Due::Chunk => "BDAT",
+            Due::Content => "the content",
             Due::Completion => "the end of data",
             Due::Quit => "QUIT",
         })
@@ -146,6 +149,8 @@ pub struct Client {
     /// Bytes were waiting when a command came to be due: whatever they say, it
     /// was not an answer to that command.
     early: bool,
+    /// DATA was granted, and the final dot has not left.
+    in_content: bool,
 }
 
 impl Default for Client {
@@ -162,6 +167,7 @@ impl Client {
             due: VecDeque::from([Due::Greeting]),
             capabilities: Capabilities::default(),
             early: false,
+            in_content: false,
         }
     }
 
@@ -181,10 +187,15 @@ impl Client {
         self.due.front().copied()
     }
 
-    /// Whether nothing is due and nothing came unasked: the only state in
-    /// which a connection may be used again.
+    /// Whether nothing is due and nothing came unasked.
     pub fn is_quiet(&self) -> bool {
         self.due.is_empty() && self.replies.is_empty() && !self.early
+    }
+
+    /// Whether the connection may carry another message: it is quiet, and no
+    /// reply so far was malformed or cut.
+    pub fn is_reusable(&self) -> bool {
+        self.is_quiet() && self.replies.is_regular()
     }
 
     /// Takes bytes as they come from the upstream.
@@ -192,14 +203,23 @@ impl Client {
         self.replies.feed(bytes);
     }
 
-    /// Says that the final dot or the last chunk has left. Called behind the
-    /// write and not before it, so that no earlier byte is taken for the answer.
+    /// Says that the upstream says no more: the connection has ended, or the
+    /// time is over. Returns whether the code of a reply under way is known.
+    /// That code decides, and [`Client::next_reply`] hands the reply out.
+    pub fn cut(&mut self) -> bool {
+        self.replies.end()
+    }
+
+    /// Says that the final dot has left. Called behind the write and not before
+    /// it, so that no earlier byte is taken for the answer.
     pub fn completed(&mut self) {
+        self.in_content = false;
         self.expect(Due::Completion);
     }
 
     /// The next reply and what it answers; `None` when more bytes are needed
-    /// or nothing is due.
+    /// or nothing is due. Before the final dot has left, a refusal of the
+    /// content comes as [`Due::Content`].
     ///
     /// # Errors
     /// [`ProtocolFault`] when the upstream left the protocol, 421 included;
@@ -208,30 +228,41 @@ impl Client {
         let due = match self.due.front() {
             Some(&due) if !self.early => due,
             None if self.replies.is_empty() => return Ok(None),
+            None if self.in_content && !self.early => Due::Content,
             _ => return Err(self.early_reply()),
         };
-        let Some(reply) = self.replies.next(due.limit())? else {
+        let Some(reply) = self.replies.next(due.bounds())? else {
             return Ok(None);
         };
         self.due.pop_front();
+        // Whatever comes behind a refusal of the content is nobody's.
+        self.early |= due == Due::Content;
         if reply.code() == 421 {
             return Err(ProtocolFault::ServiceClosing(reply));
         }
         if !due.admits(&reply) {
-            return Err(ProtocolFault::WrongClass { due, reply });
+            return Err(match due {
+                Due::Content => ProtocolFault::Early(Some(reply)),
+                due => ProtocolFault::WrongClass { due, reply },
+            });
         }
+        self.learn(due, &reply);
+        Ok(Some((due, reply)))
+    }
+
+    fn learn(&mut self, due: Due, reply: &Reply) {
         match due {
-            Due::Ehlo if reply.is_success() => self.capabilities = Capabilities::parse(&reply),
+            Due::Ehlo if reply.is_success() => self.capabilities = Capabilities::parse(reply),
             Due::Helo => self.capabilities = Capabilities::default(),
+            Due::Data => self.in_content = reply.class() == Class::Intermediate && self.due.is_empty(),
             _ => {}
         }
-        Ok(Some((due, reply)))
     }
 
     fn early_reply(&mut self) -> ProtocolFault {
         // It stays so when the bytes are read.
         self.early = true;
-        match self.replies.next(MAX_REPLY) {
+        match self.replies.next(Bounds::REPLY) {
             Ok(Some(reply)) if reply.code() == 421 => ProtocolFault::ServiceClosing(reply),
             Ok(reply) => ProtocolFault::Early(reply),
             Err(_) => ProtocolFault::Early(None),

@@ -54,19 +54,21 @@ pub const MAX_LINE: usize = 2048;
 pub const MAX_AUTH_LINE: usize = 12_288;
 
 impl Command {
-    /// Reads one line without its line end.
+    /// Reads one line without its line end. EHLO and HELO take any argument.
     ///
     /// # Errors
     /// The reply that the client hears: `500 5.5.2` for an unknown command or
     /// bytes that no command has, `501` for bad arguments, `555 5.5.4` for
     /// unknown parameters.
     pub fn parse(line: &[u8]) -> Result<Self, Reply> {
+        if let Some((extended, argument)) = hello_argument(line) {
+            let name = client_name(argument)?;
+            return Ok(if extended { Command::Ehlo(name) } else { Command::Helo(name) });
+        }
         let line = text_of(line)?;
         let (verb, rest) = line.split_once(' ').unwrap_or((line, ""));
         let rest = rest.trim_matches(' ');
         match verb.to_ascii_uppercase().as_str() {
-            "HELO" => Ok(Command::Helo(domain_of(rest)?)),
-            "EHLO" => Ok(Command::Ehlo(domain_of(rest)?)),
             "MAIL" => mail(rest),
             "RCPT" => rcpt(rest),
             "DATA" => bare(Command::Data, rest),
@@ -101,12 +103,29 @@ fn bare(command: Command, rest: &str) -> Result<Command, Reply> {
     if rest.is_empty() { Ok(command) } else { Err(bad_arguments("this command takes no arguments")) }
 }
 
-/// The client's name is only ever shown, so its shape is not insisted on.
-fn domain_of(rest: &str) -> Result<String, Reply> {
-    if rest.is_empty() || rest.len() > 255 || rest.contains(' ') {
-        return Err(bad_arguments("a domain name or address literal is needed"));
+/// What follows EHLO (`true`) or HELO, where the line is one of them.
+fn hello_argument(line: &[u8]) -> Option<(bool, &[u8])> {
+    let (verb, rest) = line.split_at_checked(4)?;
+    let separated = rest.first().is_none_or(|byte| matches!(byte, b' ' | b'\t'));
+    let extended = verb.eq_ignore_ascii_case(b"EHLO");
+    (separated && (extended || verb.eq_ignore_ascii_case(b"HELO"))).then_some((extended, rest))
+}
+
+/// The longest name of a client that is kept, in octets; the rest is ignored.
+const MAX_NAME: usize = 255;
+
+/// The first word: the client's name is only ever shown, so it may be anything.
+/// What is neither printable nor UTF-8 is shown as `?`.
+fn client_name(argument: &[u8]) -> Result<String, Reply> {
+    let mut words = argument.split(|byte| matches!(byte, b' ' | b'\t')).filter(|word| !word.is_empty());
+    let word = words.next().ok_or_else(|| bad_arguments("a domain name or address literal is needed"))?;
+    let mut name = String::with_capacity(word.len().min(MAX_NAME));
+    for chunk in word.utf8_chunks() {
+        name.extend(chunk.valid().chars().map(|c| if c.is_control() { '?' } else { c }));
+        name.extend(chunk.invalid().iter().map(|_| '?'));
     }
-    Ok(rest.to_owned())
+    name.truncate(name.floor_char_boundary(MAX_NAME));
+    Ok(name)
 }
 
 fn mail(rest: &str) -> Result<Command, Reply> {
@@ -299,6 +318,34 @@ mod tests {
     }
 
     #[test]
+    fn hello_takes_any_argument() {
+        let long = [b"EHLO ", &b"\xc3\xa9".repeat(200)[..]].concat();
+        for (line, name) in [
+            (&b"EHLO client.test"[..], "client.test"),
+            (b"ehlo\tclient.test\t", "client.test"),
+            (b"HELO   two names", "two"),
+            (b"EHLO caf\xe9", "caf?"),
+            (b"EHLO caf\xc3\xa9", "caf\u{e9}"),
+            (b"EHLO a\0\x07\x7f\xff\xfeb", "a?????b"),
+            (b"EHLO _a:<>", "_a:<>"),
+            (&long, &"\u{e9}".repeat(127)),
+        ] {
+            match Command::parse(line) {
+                Ok(Command::Ehlo(found) | Command::Helo(found)) => assert_eq!(found, name),
+                other => panic!("{}: {other:?}", line.escape_ascii()),
+            }
+        }
+        assert!(matches!(Command::parse(b"helo a"), Ok(Command::Helo(_))));
+    }
+
+    #[test]
+    fn a_path_needs_no_domain() {
+        assert_eq!(mail_of("MAIL FROM:<root>").0.as_str(), "root");
+        let Ok(Command::Rcpt(recipient)) = Command::parse(b"RCPT TO:<Root>") else { panic!() };
+        assert_eq!(recipient.path.as_str(), "Root");
+    }
+
+    #[test]
     fn mail_takes_every_parameter_we_know() {
         let (path, parameters) = mail_of(
             "mail from:<a@x.example> SIZE=99999999999999999999 body=8bitmime SMTPUTF8 RET=hdrs ENVID=a+2Bb AUTH=<>",
@@ -341,13 +388,15 @@ mod tests {
             ("", "500 5.5.2"),
             ("EXPN list", "502 5.5.1"),
             ("EHLO", "501 5.5.4"),
-            ("EHLO a b", "501 5.5.4"),
+            ("EHLO \t ", "501 5.5.4"),
+            ("EHLOa", "500 5.5.2"),
             ("DATA now", "501 5.5.4"),
             ("MAIL <a@x>", "501 5.5.4"),
             ("MAIL FROM:", "501 5.5.4"),
             ("MAIL FROM:<a@x>SIZE=1", "501 5.5.4"),
             ("MAIL FROM:<a", "501 5.5.4"),
-            ("MAIL FROM:<a>", "501 5.1.7"),
+            ("MAIL FROM:<a@>", "501 5.1.7"),
+            ("MAIL FROM:<a b>", "501 5.1.7"),
             ("RCPT TO:<>", "501 5.1.3"),
             ("RCPT TO:<a b@x>", "501 5.1.3"),
             ("MAIL FROM:<a@x> SIZE=-1", "501 5.5.4"),

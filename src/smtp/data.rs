@@ -61,17 +61,34 @@ pub struct Decoder {
     framing: Framing,
     position: Position,
     findings: Findings,
+    /// Lines that ended in CRLF.
+    crlfs: u64,
+    /// The last octets that came, behind a line end that stands for the start.
+    tail: [u8; 4],
 }
 
 impl Decoder {
     /// A decoder at the start of a message.
     pub fn new(framing: Framing) -> Self {
-        Self { framing, position: Position::LineStart, findings: Findings::default() }
+        let findings = Findings::default();
+        Self { framing, position: Position::LineStart, findings, crlfs: 0, tail: *b"\0\0\0\n" }
     }
 
     /// What was met so far.
     pub fn findings(&self) -> Findings {
         self.findings
+    }
+
+    /// Whether the last line is a lone dot behind a bare LF, and no line before
+    /// it ends in CRLF. A client that falls silent here means the end of data
+    /// and waits for a reply, but CRLF.CRLF never comes.
+    pub fn ends_in_bare_lf(&self) -> bool {
+        let ends = match self.tail {
+            [.., b'\n', b'.', b'\n'] => self.crlfs == 0,
+            [b'\n', b'.', b'\r', b'\n'] => self.crlfs == 1,
+            _ => false,
+        };
+        ends && self.framing == Framing::Dots
     }
 
     /// Decodes `input` and appends the content to `out`. Answers how many
@@ -81,7 +98,15 @@ impl Decoder {
         let (used, ended) = self.decode(input, out);
         // What follows the end of data is no part of the message.
         self.findings.eight_bit |= !input[..used].is_ascii();
+        self.remember(&input[..used]);
         (used, ended)
+    }
+
+    fn remember(&mut self, input: &[u8]) {
+        let last = &input[input.len().saturating_sub(self.tail.len())..];
+        let kept = self.tail.len() - last.len();
+        self.tail.copy_within(last.len().., 0);
+        self.tail[kept..].copy_from_slice(last);
     }
 
     fn decode(&mut self, input: &[u8], out: &mut Vec<u8>) -> (usize, bool) {
@@ -121,7 +146,8 @@ impl Decoder {
             at += found;
             match input[at..] {
                 [b'\r', b'\n', next, ..] if next != b'.' && next != b'\r' && next != b'\n' && next != 0 => {
-                    at += 2
+                    self.crlfs += 1;
+                    at += 2;
                 }
                 [0, ..] => {
                     self.findings.nul = true;
@@ -159,6 +185,7 @@ impl Decoder {
                 self.inside(byte, out);
             }
             (Position::Cr, b'\n') => {
+                self.crlfs += 1;
                 out.extend_from_slice(b"\r\n");
                 self.position = Position::LineStart;
             }
@@ -264,6 +291,35 @@ mod tests {
         data(b"a\r\n\0.\r\nb\r\n.\r\n", b"a\r\n\0.\r\nb\r\n", Some(b""));
         data(b"a\r.\r\nb\r\n.\r\n", b"a .\r\nb\r\n", Some(b""));
         data(b"a\n.\r\n", b"a\r\n.\r\n", None);
+    }
+
+    #[test]
+    fn a_message_of_bare_lf_alone_is_known_by_its_last_line() {
+        for (input, known) in [
+            (&b"a\nb\n.\n"[..], true),
+            (b".\n", true),
+            (b"\n.\n", true),
+            (b"a\n.\n.\n", true),
+            (b"a\n.\r\n", true),
+            (b"a\n.", false),
+            (b"a\n..\n", false),
+            (b"a\n.\nb", false),
+            (b"a\n.\n\n", false),
+            (b"a\r\nb\n.\n", false),
+            (b"a\r\nb\n.\r\n", false),
+            (b"a\r.\r", false),
+            (b"a\r\n.\n", false),
+            (b"", false),
+        ] {
+            for step in 1..=input.len().max(1) {
+                let mut decoder = Decoder::new(Framing::Dots);
+                let mut out = Vec::new();
+                for piece in input.chunks(step) {
+                    assert_eq!(decoder.push(piece, &mut out), (piece.len(), false), "it never ends the data");
+                }
+                assert_eq!(decoder.ends_in_bare_lf(), known, "{} in steps of {step}", input.escape_ascii());
+            }
+        }
     }
 
     #[test]

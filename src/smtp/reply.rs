@@ -19,6 +19,18 @@ pub enum Class {
     Permanent,
 }
 
+impl Class {
+    /// The class of a code from 200 to 599.
+    pub fn of(code: u16) -> Self {
+        match code / 100 {
+            2 => Class::Success,
+            3 => Class::Intermediate,
+            4 => Class::Transient,
+            _ => Class::Permanent,
+        }
+    }
+}
+
 /// One reply, kept byte for byte as its sender wrote it.
 ///
 /// `text` holds everything behind the code and its separator, lines joined by
@@ -55,12 +67,7 @@ impl Reply {
 
     /// The class of the code.
     pub fn class(&self) -> Class {
-        match self.code / 100 {
-            2 => Class::Success,
-            3 => Class::Intermediate,
-            4 => Class::Transient,
-            _ => Class::Permanent,
-        }
+        Class::of(self.code)
     }
 
     /// Whether the reply is 2yz.

@@ -22,10 +22,11 @@ pub use terms::{
 };
 
 use super::command::Command;
-use super::data::{Decoder, Framing};
-use super::envelope::{Envelope, MailParameters, Recipient};
+use super::data::Framing;
+use super::envelope::{Envelope, Recipient};
 use super::reply::Reply;
 use auth::Dialogue;
+use data::{Discarding, Receiving};
 
 /// The session machine.
 #[derive(Debug)]
@@ -38,7 +39,12 @@ pub struct Session<P> {
     client: Option<ClientName>,
     /// AUTH has succeeded; there is no second one (RFC 4954 §4).
     authenticated: bool,
+    /// What the client did wrong since the last message that was accepted.
     errors: usize,
+    /// A chunk was refused; more of that message may be under way already.
+    chunks_refused: bool,
+    /// The client has said QUIT.
+    quit: bool,
     /// Failed AUTH commands.
     refusals: usize,
     output: Vec<u8>,
@@ -47,6 +53,8 @@ pub struct Session<P> {
 
 #[derive(Debug)]
 enum State {
+    /// The client talked before the greeting: it may say QUIT.
+    Early,
     /// No transaction; with or without EHLO (see `client`).
     Ready,
     /// MAIL was accepted.
@@ -58,7 +66,7 @@ enum State {
     /// Between two BDAT commands.
     BetweenChunks(Receiving),
     /// Inside the octets of a BDAT that was out of place.
-    Discard { left: u64, reply: Reply },
+    Discard(Discarding),
     /// The message is with the owner.
     Delivering,
     /// In the middle of AUTH: a line is due.
@@ -69,13 +77,13 @@ enum State {
     Closed,
 }
 
-#[derive(Debug)]
-struct Receiving {
-    envelope: Envelope,
-    decoder: Decoder,
-    octets: u64,
-    /// Decided already: what comes is thrown away, and this is the answer.
-    refusal: Option<Reply>,
+/// Why something is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Cause {
+    /// The client did something wrong, and too much of that ends the session.
+    Client,
+    /// It met a limit of ours.
+    Limit,
 }
 
 impl<P: Policy> Session<P> {
@@ -89,6 +97,8 @@ impl<P: Policy> Session<P> {
             client: None,
             authenticated: false,
             errors: 0,
+            chunks_refused: false,
+            quit: false,
             refusals: 0,
             output: Vec::new(),
             rejections: Vec::new(),
@@ -122,7 +132,12 @@ impl<P: Policy> Session<P> {
 
     /// Whether no transaction is open: the moment to close politely.
     pub fn is_idle(&self) -> bool {
-        matches!(self.state, State::Ready)
+        matches!(self.state, State::Ready | State::Early)
+    }
+
+    /// Whether the client has said QUIT.
+    pub fn has_quit(&self) -> bool {
+        self.quit
     }
 
     /// Whether message data is coming in; gives the envelope it belongs to.
@@ -138,7 +153,7 @@ impl<P: Policy> Session<P> {
     /// Whether the next octets belong to a command, not to data that is kept or
     /// thrown away.
     pub fn awaits_command(&self) -> bool {
-        !matches!(self.state, State::Data(_) | State::Chunk { .. } | State::Discard { .. })
+        !matches!(self.state, State::Data(_) | State::Chunk { .. } | State::Discard(_))
     }
 
     // Events.
@@ -149,7 +164,7 @@ impl<P: Policy> Session<P> {
         match std::mem::replace(&mut self.state, State::Closed) {
             State::Data(receiving) => self.receive_data(receiving, input, body),
             State::Chunk { receiving, left, last } => self.receive_chunk(receiving, left, last, input, body),
-            State::Discard { left, reply } => self.discard(left, reply, input),
+            State::Discard(discarding) => self.discard(discarding, input),
             State::Closed => (input.len(), Action::Close),
             state => {
                 self.state = state;
@@ -160,18 +175,17 @@ impl<P: Policy> Session<P> {
 
     /// The answer to the message that [`Action::Deliver`] handed out.
     pub fn delivered(&mut self, reply: Reply) {
+        if reply.is_success() {
+            self.errors = 0;
+        }
         self.reply(reply);
         self.state = State::Ready;
     }
 
-    /// Refuses the message that is coming in, for want of room: the rest of it
-    /// is thrown away and the reply given at its end.
-    pub fn refuse_message(&mut self, reply: Reply) {
-        if let State::Data(receiving) | State::Chunk { receiving, .. } | State::BetweenChunks(receiving) =
-            &mut self.state
-        {
-            receiving.refusal.get_or_insert(reply);
-        }
+    /// The client talked before the greeting was written (RFC 5321 §4.3.1). It
+    /// is served where it only says QUIT; anything else ends the session.
+    pub fn talked_early(&mut self) {
+        self.state = State::Early;
     }
 
     /// TLS is up: everything learnt in clear is forgotten (RFC 3207 §4.2).
@@ -191,6 +205,7 @@ impl<P: Policy> Session<P> {
     // Commands.
 
     fn command(&mut self, command: Command, behind: &[u8], body: &mut Vec<u8>) -> Action {
+        self.chunks_refused &= matches!(command, Command::Bdat { .. });
         match command {
             Command::Helo(name) => self.hello(name, false),
             Command::Ehlo(name) => self.hello(name, true),
@@ -207,7 +222,10 @@ impl<P: Policy> Session<P> {
             Command::Noop => self.reply(Reply::new(250, "2.0.0 ok")),
             Command::Vrfy => self.reply(Reply::new(252, "2.5.0 send some mail, the upstream will tell")),
             Command::Help => self.reply(Reply::new(214, "2.0.0 an SMTP relay that sends every e-mail once")),
-            Command::Quit => self.end(Reply::new(221, "2.0.0 bye")),
+            Command::Quit => {
+                self.quit = true;
+                self.end(Reply::new(221, "2.0.0 bye"));
+            }
             Command::StartTls => return self.start_tls(behind),
             Command::Auth { mechanism, initial_response } => {
                 return self.auth(&mechanism, initial_response.as_ref());
@@ -222,16 +240,16 @@ impl<P: Policy> Session<P> {
         } else if !self.is_idle() {
             return self.fault(Reply::new(503, "5.5.1 a transaction is open already"));
         } else if envelope.reverse_path.needs_smtputf8() && !envelope.parameters.smtputf8 {
-            Some(Reply::new(550, "5.6.7 this sender address needs SMTPUTF8"))
-        } else if self.is_too_big(&envelope.parameters) {
-            Some(self.too_big())
+            Some((Cause::Client, Reply::new(550, "5.6.7 this sender address needs SMTPUTF8")))
+        } else if envelope.parameters.size.is_some_and(|size| size > self.settings.max_message_size) {
+            Some((Cause::Limit, self.too_big()))
         } else {
-            self.policy.check(Step::Mail(&envelope))
+            self.policy.check(Step::Mail(&envelope)).map(|reply| (Cause::Client, reply))
         };
         match refusal {
-            Some(reply) => {
+            Some((cause, reply)) => {
                 self.reject(&envelope, None, reply.clone());
-                self.fault(reply);
+                self.refusal(cause, reply);
             }
             None => {
                 self.state = State::Mail(envelope);
@@ -249,17 +267,17 @@ impl<P: Policy> Session<P> {
             }
         };
         let refusal = if recipient.path.needs_smtputf8() && !envelope.parameters.smtputf8 {
-            Some(Reply::new(550, "5.6.7 this recipient address needs SMTPUTF8"))
+            Some((Cause::Client, Reply::new(550, "5.6.7 this recipient address needs SMTPUTF8")))
         } else if envelope.recipients.len() >= self.settings.max_recipients {
-            Some(Reply::new(452, "4.5.3 too many recipients"))
+            Some((Cause::Limit, Reply::new(452, "4.5.3 too many recipients")))
         } else {
-            self.policy.check(Step::Rcpt(&envelope, &recipient))
+            self.policy.check(Step::Rcpt(&envelope, &recipient)).map(|reply| (Cause::Client, reply))
         };
         match refusal {
-            Some(reply) => {
+            Some((cause, reply)) => {
                 self.reject(&envelope, Some(recipient.path.as_str()), reply.clone());
                 self.state = State::Mail(envelope);
-                self.fault(reply);
+                self.refusal(cause, reply);
             }
             None => {
                 envelope.recipients.push(recipient);
@@ -302,10 +320,6 @@ impl<P: Policy> Session<P> {
 
     // Small parts.
 
-    fn is_too_big(&self, parameters: &MailParameters) -> bool {
-        parameters.size.is_some_and(|size| size > self.settings.max_message_size)
-    }
-
     fn too_big(&self) -> Reply {
         Reply::new(552, format!("5.3.4 the message is larger than {} octets", self.settings.max_message_size))
     }
@@ -330,13 +344,14 @@ impl<P: Policy> Session<P> {
         }
     }
 
+    fn refusal(&mut self, cause: Cause, reply: Reply) {
+        match cause {
+            Cause::Client => self.fault(reply),
+            Cause::Limit => self.reply(reply),
+        }
+    }
+
     fn go_on(&self) -> Action {
         if matches!(self.state, State::Closed) { Action::Close } else { Action::Continue }
-    }
-}
-
-impl Receiving {
-    fn new(envelope: Envelope, framing: Framing) -> Self {
-        Self { envelope, decoder: Decoder::new(framing), octets: 0, refusal: None }
     }
 }

@@ -23,6 +23,7 @@
 mod backend;
 mod census;
 mod ending;
+mod former;
 mod heard;
 mod held;
 mod judge;
@@ -34,6 +35,7 @@ mod takeover;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 pub use backend::{Backend, IdRange};
@@ -66,6 +68,8 @@ pub struct Ledger<B> {
     settled: Recent<()>,
     /// Who was committing what when it was taken over.
     overtaken: Recent<Overtaken>,
+    /// Records that stand under another id now, and are still to be removed.
+    moved: BTreeMap<ClaimId, Record>,
     figures: Figures,
     /// The latest time that it was told since it was opened for relaying.
     now: Option<Timestamp>,
@@ -80,6 +84,7 @@ impl<B: Backend> Ledger<B> {
             held: HeldClaims::default(),
             settled: Recent::default(),
             overtaken: Recent::default(),
+            moved: BTreeMap::new(),
             figures: Figures::default(),
             now: None,
         }
@@ -106,6 +111,8 @@ impl<B: Backend> Ledger<B> {
         self.pass_time(request.at);
         let claimed: Result<Vec<Claimed>, StoreFault> =
             request.slots.iter().map(|slot| self.claim_slot(request, slot)).collect();
+        let removed = self.remove_moved();
+        let claimed = claimed.and_then(|claimed| removed.map(|()| claimed));
         if claimed.is_err() {
             let ids: Vec<ClaimId> = request.slots.iter().map(|slot| slot.id).collect();
             self.release(request.token, &ids);
@@ -129,7 +136,11 @@ impl<B: Backend> Ledger<B> {
 
     /// Nobody holds the id.
     fn claim_stored(&mut self, request: &ClaimRequest, slot: &Slot) -> Result<Claimed, StoreFault> {
-        let Some(mut record) = self.backend.get(&slot.id)? else {
+        let stored = self.backend.get(&slot.id)?;
+        if let Some(answer) = self.claim_former(request, slot, stored.as_ref())? {
+            return Ok(answer);
+        }
+        let Some(mut record) = stored else {
             let live = self.figures.of_tenant(&slot.tenant);
             let full = request.tenant_cap.is_some_and(|cap| live >= cap);
             return Ok(if full { Claimed::OverCap } else { self.begin(request, slot, None, None) });

@@ -125,6 +125,8 @@ pub struct MapBackend {
     open: BTreeMap<ClaimId, Record>,
     keys: BTreeSet<(u64, ClaimId)>,
     counts: BTreeMap<(u64, String, String), Tally>,
+    /// Whether a record may have an id of an earlier version.
+    former: bool,
 }
 
 impl Backend for MapBackend {
@@ -181,6 +183,15 @@ impl Backend for MapBackend {
     }
 
     fn set_indexed(&mut self) -> Result<(), StoreFault> {
+        Ok(())
+    }
+
+    fn has_former(&self) -> bool {
+        self.former
+    }
+
+    fn expect_former(&mut self) -> Result<(), StoreFault> {
+        self.former = true;
         Ok(())
     }
 

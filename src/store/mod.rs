@@ -58,6 +58,11 @@ pub struct ClaimRequest {
 pub struct Slot {
     /// What is claimed.
     pub id: ClaimId,
+    /// The ids that earlier versions gave the same claim. Where nothing stands
+    /// under `id`, a record under one of these is moved to it and judged as if
+    /// it had always been there. A record of another text is judged where it is:
+    /// it may be another tenant's.
+    pub former: Vec<ClaimId>,
     /// For the record.
     pub tenant: String,
     /// For the record: the strategy that yielded the key.

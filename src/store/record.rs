@@ -315,7 +315,7 @@ impl WrittenField {
     /// The value as people read it: unfolded, without the blanks around it.
     pub fn text(&self) -> String {
         let value = self.0.iter().position(|&octet| octet == b':').map_or(0, |colon| colon + 1);
-        headers::unfold(&self.0[value..])
+        headers::as_written(&self.0[value..])
     }
 }
 

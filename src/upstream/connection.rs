@@ -4,6 +4,8 @@
 //! half-way, or goes away, is noticed though the write is blocked; and neither
 //! side can wait for the other to read first.
 
+mod dialogue;
+
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::io;
@@ -19,11 +21,14 @@ use super::auth::Account;
 use super::fault::{At, Phase, UpstreamFault};
 use crate::config::UpstreamTimeouts;
 use crate::crash;
-use crate::smtp::client::{Client, Due, ProtocolFault};
+use crate::smtp::client::{Client, Due, END_OF_DATA, ProtocolFault};
 use crate::smtp::reply::Reply;
 
 /// How much is read at once: replies are short.
 const READ: usize = 4 * 1024;
+
+/// How long the rest of what has begun to arrive unasked is waited for.
+const REST: Duration = Duration::from_secs(5);
 
 /// What carries a connection.
 pub(super) trait Stream: AsyncRead + AsyncWrite + Unpin + Send {
@@ -35,12 +40,12 @@ pub(super) trait Stream: AsyncRead + AsyncWrite + Unpin + Send {
 }
 
 /// How a write ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Written {
     /// All of it was handed over.
     All,
-    /// The upstream refused MAIL or BDAT before it had all of the content.
-    Refused,
+    /// The upstream refused the content before it had all of it.
+    Refused(Reply),
 }
 
 /// How an attempt to complete a message failed.
@@ -64,6 +69,8 @@ pub(super) struct Connection<S> {
     input: Box<[u8]>,
     /// Replies that came while something was written.
     waiting: VecDeque<(Due, Reply)>,
+    /// Set when nothing more can be read, with the reason.
+    over: Option<UpstreamFault>,
     phase: Phase,
     /// A transaction was left half-way; RSET goes in front of the next.
     pub(super) dirty: bool,
@@ -96,6 +103,7 @@ impl<S: Stream> Connection<S> {
             output: Vec::new(),
             input: vec![0; READ].into_boxed_slice(),
             waiting: VecDeque::new(),
+            over: None,
             phase: Phase::Greeting,
             dirty: false,
             idle_since: Instant::now(),
@@ -117,73 +125,6 @@ impl<S: Stream> Connection<S> {
     /// What carries it.
     pub(super) fn stream(&self) -> &S {
         &self.stream
-    }
-
-    /// Waits for the greeting and introduces us.
-    pub(super) async fn hello(&mut self, hostname: &str) -> Result<(), UpstreamFault> {
-        let (_, greeting) = self.reply(self.timeouts.greeting).await?;
-        self.willing(Phase::Greeting, greeting)?;
-        self.introduce(hostname).await
-    }
-
-    /// EHLO, and HELO where that is refused for good (RFC 5321 §3.2).
-    pub(super) async fn introduce(&mut self, hostname: &str) -> Result<(), UpstreamFault> {
-        let limit = self.timeouts.greeting;
-        self.client.ehlo(hostname, &mut self.output);
-        self.flush(Phase::Hello, limit).await?;
-        let (_, reply) = self.reply(limit).await?;
-        if reply.code() / 100 != 5 {
-            return self.willing(Phase::Hello, reply);
-        }
-        self.client.helo(hostname, &mut self.output);
-        self.flush(Phase::Hello, limit).await?;
-        let (_, reply) = self.reply(limit).await?;
-        self.willing(Phase::Hello, reply)
-    }
-
-    /// STARTTLS, and the bare stream when it is granted: the handshake is next.
-    /// Octets behind the grant came in clear, from whomever; they are a fault,
-    /// and what was read so far ends here (RFC 3207 §4.2, §6).
-    pub(super) async fn start_tls(mut self) -> Result<S, UpstreamFault> {
-        let limit = self.timeouts.greeting;
-        self.client.starttls(&mut self.output);
-        self.flush(Phase::Tls, limit).await?;
-        let (_, reply) = self.reply(limit).await?;
-        self.willing(Phase::Tls, reply)?;
-        self.check_quiet(Phase::Tls)?;
-        Ok(self.stream)
-    }
-
-    /// One RSET and its reply within `limit`.
-    pub(super) async fn reset(&mut self, limit: Duration) -> Result<(), UpstreamFault> {
-        self.client.reset(&mut self.output);
-        self.flush(Phase::Reset, limit).await?;
-        let (_, reply) = self.reply(limit).await?;
-        self.willing(Phase::Reset, reply)?;
-        self.dirty = false;
-        Ok(())
-    }
-
-    /// Says QUIT, waits for its reply, and takes leave of TLS, at most `limit`
-    /// for all of it.
-    pub(super) async fn quit(mut self, limit: Duration) {
-        self.client.quit(&mut self.output);
-        let _ = timeout(limit, async {
-            self.flush(Phase::Quit, limit).await?;
-            self.reply(limit).await?;
-            // What follows no reply may as well be missing.
-            let _ = poll_fn(|cx| Pin::new(&mut self.stream).poll_shutdown(cx)).await;
-            Ok::<(), UpstreamFault>(())
-        })
-        .await;
-    }
-
-    /// Says QUIT if that can be done at once, and closes.
-    pub(super) fn dismiss(mut self) {
-        self.client.quit(&mut self.output);
-        let mut cx = Context::from_waker(Waker::noop());
-        let _ = Pin::new(&mut self.stream).poll_write(&mut cx, &self.output);
-        let _ = Pin::new(&mut self.stream).poll_shutdown(&mut cx);
     }
 
     /// Writes `output` within `limit` and empties it.
@@ -211,7 +152,8 @@ impl<S: Stream> Connection<S> {
         }
     }
 
-    /// The reply that is due, within `limit`.
+    /// The reply that is due, within `limit`. Where the connection or the time
+    /// ends inside it and its code is known, it counts as far as it came.
     pub(super) async fn reply(&mut self, limit: Duration) -> Result<(Due, Reply), UpstreamFault> {
         if let Some(phase) = self.next_due().map(Phase::of) {
             self.phase = phase;
@@ -222,13 +164,21 @@ impl<S: Stream> Connection<S> {
         if let Ok(heard) = timeout(limit, poll_fn(|cx| self.poll_reply(cx))).await {
             return heard;
         }
-        // A process that was stopped meanwhile hears that the time is over
+        // A process that was stopped meanwhile learns that the time is over
         // before the reactor has told it what came.
         tokio::task::yield_now().await;
         match self.poll_reply(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(heard) => heard,
-            Poll::Pending => Err(self.timed_out(self.phase)),
+            Poll::Pending => self.give_up(self.timed_out(self.phase)),
         }
+    }
+
+    /// Reads no more. The code that is known of a reply under way decides;
+    /// without one there is `fault`.
+    fn give_up(&mut self, fault: UpstreamFault) -> Result<(Due, Reply), UpstreamFault> {
+        self.over = Some(fault.clone());
+        self.client.cut();
+        self.take_reply()?.ok_or(fault)
     }
 
     /// A reply that is here already.
@@ -239,14 +189,19 @@ impl<S: Stream> Connection<S> {
         }
     }
 
-    /// Whether the next transaction may start.
+    /// Whether nothing is due and nothing came unasked.
     pub(super) fn is_quiet(&self) -> bool {
         self.client.is_quiet() && self.waiting.is_empty()
     }
 
-    /// A reply that came while something was written.
-    pub(super) fn take_waiting(&mut self) -> Option<(Due, Reply)> {
-        self.waiting.pop_front()
+    /// Whether another message may go over it.
+    pub(super) fn is_reusable(&self) -> bool {
+        self.over.is_none() && self.waiting.is_empty() && self.client.is_reusable()
+    }
+
+    /// Whether a part of a TLS record has come.
+    pub(super) fn holds_part(&self) -> bool {
+        self.stream.holds_part()
     }
 
     /// What the next reply will answer.
@@ -254,20 +209,9 @@ impl<S: Stream> Connection<S> {
         self.waiting.front().map(|&(due, _)| due).or_else(|| self.client.next_due())
     }
 
-    /// Looks once for replies, without waiting, while a part of what they
-    /// answer is still unsent.
-    pub(super) fn listen(&mut self) -> Result<(), UpstreamFault> {
-        let mut cx = Context::from_waker(Waker::noop());
-        match self.poll_listen(&mut cx) {
-            Poll::Ready(result) => result.map(|_| ()),
-            Poll::Pending => Ok(()),
-        }
-    }
-
     /// Looks once at the read side without waiting: whatever is there when
-    /// nothing is due, the end of the stream included, is a fault. Over TLS,
-    /// that is what was said, in whole or in part; the tickets and alike that
-    /// TLS sends for itself are taken in and are nothing.
+    /// nothing is due, the end of the stream included, is a fault. The tickets
+    /// and alike that TLS sends for itself are taken in and are nothing.
     pub(super) fn check_quiet(&mut self, phase: Phase) -> Result<(), UpstreamFault> {
         self.phase = phase;
         let mut cx = Context::from_waker(Waker::noop());
@@ -276,25 +220,60 @@ impl<S: Stream> Connection<S> {
         }
         match self.client.next_reply() {
             Err(fault) => Err(self.protocol(fault)),
-            Ok(None) if self.is_quiet() && !self.stream.holds_part() => Ok(()),
+            Ok(None) if self.is_quiet() => Ok(()),
             Ok(_) => Err(self.protocol(ProtocolFault::Early(None))),
         }
     }
 
-    /// Sends what completes a message, and waits for the reply to it.
-    pub(super) async fn complete(&mut self, last: &[u8]) -> Result<Reply, Incomplete> {
+    /// What the upstream has said before the final dot has left: a refusal,
+    /// which is the outcome of the message, or nothing. Anything else is a
+    /// fault. It waits only for the rest of what has begun to arrive.
+    pub(super) async fn interruption(&mut self, phase: Phase) -> Result<Option<Reply>, UpstreamFault> {
+        self.phase = phase;
+        match timeout(REST, poll_fn(|cx| self.poll_interruption(cx))).await {
+            Ok(interruption) => interruption,
+            Err(_) => {
+                let fault = self.protocol(ProtocolFault::Early(None));
+                self.give_up(fault).map(|(_, reply)| Some(reply))
+            }
+        }
+    }
+
+    /// What the upstream said before it took no more of a message: a refusal
+    /// explains the failure of the write, and goes before it.
+    pub(super) async fn last_words(&mut self, failure: UpstreamFault) -> Result<Reply, UpstreamFault> {
+        let said = match failure {
+            // All that came during the write was read.
+            UpstreamFault::TimedOut { .. } => self.give_up(failure.clone()),
+            _ => self.reply(REST).await,
+        };
+        match said {
+            Ok((_, reply)) => Ok(reply),
+            Err(closing @ UpstreamFault::ServiceClosing { .. }) => Err(closing),
+            Err(_) => Err(failure),
+        }
+    }
+
+    /// Sends the final dot, and waits for the reply to it. What refuses the
+    /// message before the dot has left is its outcome, too.
+    pub(super) async fn complete(&mut self) -> Result<Reply, Incomplete> {
         // The stream knows only what the reactor has told it. Letting the
         // reactor have a turn shows us what came while the claims were written.
         tokio::task::yield_now().await;
-        self.check_quiet(Phase::Completion).map_err(Incomplete::Unsent)?;
+        if let Some(refusal) = self.interruption(Phase::Completion).await.map_err(Incomplete::Unsent)? {
+            return Ok(refusal);
+        }
         let deadline = Instant::now() + self.timeouts.completion;
         let mut count = 0;
-        let write = poll_fn(|cx| self.poll_write(cx, last, &mut count));
+        let write = poll_fn(|cx| self.poll_write(cx, END_OF_DATA, &mut count));
         let written = tokio::time::timeout_at(deadline, write).await;
         match written.unwrap_or_else(|_| Err(self.timed_out(Phase::Completion))) {
-            Ok(_) => self.client.completed(),
-            Err(fault) if count == 0 => return Err(Incomplete::Unsent(fault)),
-            Err(fault) => return Err(Incomplete::InDoubt(fault)),
+            Ok(Written::All) => self.client.completed(),
+            Ok(Written::Refused(reply)) => return Ok(reply),
+            Err(failure) => {
+                let incomplete = if count == 0 { Incomplete::Unsent } else { Incomplete::InDoubt };
+                return self.last_words(failure).await.map_err(incomplete);
+            }
         }
         crash::point("after-dot");
         let left = deadline.saturating_duration_since(Instant::now());
@@ -322,8 +301,8 @@ impl<S: Stream> Connection<S> {
                 Poll::Ready(Ok(Some(n))) => *count += n,
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(self.closed(Some(&error)))),
                 Poll::Pending => {
-                    if ready!(self.poll_listen(cx))? == Written::Refused {
-                        return Poll::Ready(Ok(Written::Refused));
+                    if let refused @ Written::Refused(_) = ready!(self.poll_listen(cx))? {
+                        return Poll::Ready(Ok(refused));
                     }
                 }
             }
@@ -333,21 +312,25 @@ impl<S: Stream> Connection<S> {
     /// Reads what comes during a blocked write, and keeps the replies.
     fn poll_listen(&mut self, cx: &mut Context<'_>) -> Poll<Result<Written, UpstreamFault>> {
         ready!(self.poll_feed(cx))?;
-        let mut written = Written::All;
+        while let Some((due, reply)) = self.client.next_reply().map_err(|fault| self.protocol(fault))? {
+            if due == Due::Content {
+                return Poll::Ready(Ok(Written::Refused(reply)));
+            }
+            self.waiting.push_back((due, reply));
+        }
+        Poll::Ready(Ok(Written::All))
+    }
+
+    fn poll_interruption(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Reply>, UpstreamFault>> {
         loop {
-            match self.client.next_reply().map_err(|fault| self.protocol(fault))? {
-                // A chunk that is not complete can't have been taken.
-                Some((Due::Chunk, reply)) if reply.is_success() => {
-                    let fault = ProtocolFault::Early(Some(reply));
-                    return Poll::Ready(Err(self.protocol(fault)));
-                }
-                Some((due, reply)) => {
-                    if matches!(due, Due::Mail | Due::Chunk) && !reply.is_success() {
-                        written = Written::Refused;
-                    }
-                    self.waiting.push_back((due, reply));
-                }
-                None => return Poll::Ready(Ok(written)),
+            let fed = self.poll_feed(cx)?;
+            if let Some((_, reply)) = self.client.next_reply().map_err(|fault| self.protocol(fault))? {
+                return Poll::Ready(Ok(Some(reply)));
+            }
+            match fed {
+                Poll::Ready(()) => {}
+                Poll::Pending if self.is_quiet() && !self.holds_part() => return Poll::Ready(Ok(None)),
+                Poll::Pending => return Poll::Pending,
             }
         }
     }
@@ -361,25 +344,23 @@ impl<S: Stream> Connection<S> {
         }
     }
 
-    /// Reads once, straight into the machine.
+    /// Reads once, straight into the machine. At the end of the stream a reply
+    /// whose code has come is as good as whole.
     fn poll_feed(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), UpstreamFault>> {
+        if let Some(fault) = &self.over {
+            return Poll::Ready(Err(fault.clone()));
+        }
         let mut buffer = ReadBuf::new(&mut self.input);
-        match ready!(Pin::new(&mut self.stream).poll_read(cx, &mut buffer)) {
-            Ok(()) if buffer.filled().is_empty() => Poll::Ready(Err(self.closed(None))),
+        let fault = match ready!(Pin::new(&mut self.stream).poll_read(cx, &mut buffer)) {
+            Ok(()) if buffer.filled().is_empty() => self.closed(None),
             Ok(()) => {
                 self.client.feed(buffer.filled());
-                Poll::Ready(Ok(()))
+                return Poll::Ready(Ok(()));
             }
-            Err(error) => Poll::Ready(Err(self.closed(Some(&error)))),
-        }
-    }
-
-    /// A reply that refuses is a fault.
-    pub(super) fn willing(&self, phase: Phase, reply: Reply) -> Result<(), UpstreamFault> {
-        if reply.is_success() {
-            return Ok(());
-        }
-        Err(UpstreamFault::Unwilling { at: self.at(phase), reply })
+            Err(error) => self.closed(Some(&error)),
+        };
+        self.over = Some(fault.clone());
+        Poll::Ready(if self.client.cut() { Ok(()) } else { Err(fault) })
     }
 
     fn closed(&self, error: Option<&io::Error>) -> UpstreamFault {

@@ -47,7 +47,7 @@ pub enum Phase {
     Mail,
     /// The reply to RCPT.
     Recipient,
-    /// The reply to DATA or BDAT.
+    /// The reply to DATA.
     Data,
     /// Sending the content.
     Body,
@@ -69,7 +69,8 @@ impl Phase {
             Due::Reset => Phase::Reset,
             Due::Mail => Phase::Mail,
             Due::Recipient(_) => Phase::Recipient,
-            Due::Data | Due::Chunk => Phase::Data,
+            Due::Data => Phase::Data,
+            Due::Content => Phase::Body,
             Due::Completion => Phase::Completion,
             Due::Quit => Phase::Quit,
         }

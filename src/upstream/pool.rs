@@ -60,15 +60,15 @@ pub(super) struct Shared {
 /// How far a message came without its last octets.
 #[derive(Debug)]
 pub enum Prepared {
-    /// No recipient is left: all were refused or deferred, or MAIL, DATA or
-    /// BDAT was. Nothing was sent.
+    /// No recipient is left: all were refused or deferred, or MAIL, DATA or the
+    /// content was. Nothing was completed.
     Settled {
         /// One reply per recipient, in the order of the envelope.
         replies: Vec<Reply>,
         /// `host:port` that answered.
         upstream: String,
     },
-    /// The upstream has everything but the final dot or the last chunk.
+    /// The upstream has everything but the final dot.
     Ready {
         /// Per recipient, in the order of the envelope: the refusal of its
         /// RCPT. At least one has none.
@@ -84,14 +84,14 @@ pub enum Prepared {
 pub struct Transaction {
     shared: Arc<Shared>,
     connection: Link,
-    ending: &'static [u8],
 }
 
 /// What became of the last octets.
 #[derive(Debug)]
 pub enum Completion {
     /// The upstream's reply, 2yz, 4yz or 5yz, but not 421: it settles the
-    /// message, and the client hears it verbatim.
+    /// message, and the client receives it verbatim. 2yz is the reply to the
+    /// final dot; the others may have come before the dot has left.
     Replied(Reply),
     /// 421: the upstream did not take the message (RFC 5321 §3.8). The client
     /// hears [`UpstreamFault::reply`], `451 4.4.1 [UPSTREAM]` with its text.
@@ -140,7 +140,7 @@ impl Upstream {
     }
 
     /// Brings a message to the upstream, all but its last octets: connection,
-    /// MAIL, RCPT for every recipient of `envelope`, DATA or BDAT, content.
+    /// MAIL, RCPT for every recipient of `envelope`, DATA, content.
     /// With the account of a client, over a connection that logged in with
     /// that; without, over one that logged in with our own, if we have one.
     ///
@@ -201,7 +201,7 @@ impl Transaction {
     /// Sends the last octets and waits for the reply.
     pub async fn complete(mut self) -> Completion {
         let (started, shared) = (Instant::now(), self.shared.clone());
-        let completed = self.connection.complete(self.ending).await;
+        let completed = self.connection.complete().await;
         shared.metrics.upstream_took(UpstreamPhase::Completion, started.elapsed());
         match completed {
             Ok(reply) => {
@@ -243,11 +243,11 @@ impl Shared {
                 }
                 Ok(Prepared::Settled { replies, upstream })
             }
-            Ok(Standing::Ready { rejected, ending, body }) => {
+            Ok(Standing::Ready { rejected, body }) => {
                 let envelope = started.elapsed().saturating_sub(body);
                 self.metrics.upstream_took(UpstreamPhase::Envelope, envelope);
                 self.metrics.upstream_took(UpstreamPhase::Body, body);
-                let transaction = Transaction { shared: self.clone(), connection, ending };
+                let transaction = Transaction { shared: self.clone(), connection };
                 Ok(Prepared::Ready { rejected, transaction })
             }
             Err(failure) => {
@@ -264,7 +264,7 @@ impl Shared {
     async fn reuse(&self, account: Option<&Account>) -> Option<Link> {
         for address in self.by_preference(Instant::now()) {
             while let Some(mut connection) = self.kept.take(&address.name, account) {
-                if connection.check_quiet(Phase::Mail).is_err() {
+                if connection.check_quiet(Phase::Mail).is_err() || connection.holds_part() {
                     continue;
                 }
                 let fresh = connection.idle_since.elapsed() <= STALE;
@@ -281,10 +281,14 @@ impl Shared {
         None
     }
 
-    /// Puts a connection back, or lets it go.
+    /// Puts a connection back, or lets it go. One that has said something
+    /// unasked is closed, and one that gave a malformed reply takes its leave.
     pub(super) fn keep(&self, mut connection: Link) {
-        if !connection.is_quiet() {
+        if connection.check_quiet(Phase::Mail).is_err() {
             return;
+        }
+        if !connection.is_reusable() {
+            return connection.dismiss();
         }
         connection.idle_since = Instant::now();
         if let Some(connection) = self.kept.put(connection) {

@@ -6,6 +6,7 @@ mod health;
 mod login;
 mod names;
 mod pooling;
+mod replies;
 mod tls;
 mod wire;
 
@@ -14,7 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, duplex};
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::config::{self, UpstreamTimeouts};

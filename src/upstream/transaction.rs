@@ -1,6 +1,12 @@
 //! One mail transaction on one connection, up to the last octets
-//! (RFC 5321 §3.3, RFC 2920, RFC 3030).
+//! (RFC 5321 §3.3, RFC 2920).
+//!
+//! Content goes by DATA alone, and no octet of it before 354: an upstream that
+//! refuses a chunk without reading it would take the text for commands. The
+//! grant also shows that no line too many came before: behind such a line DATA
+//! would get the reply to the last RCPT, which is never 354.
 
+use std::io;
 use std::ops::Range;
 use std::time::Duration;
 
@@ -8,9 +14,9 @@ use tokio::time::Instant;
 
 use super::connection::{Connection, Stream, Written};
 use super::fault::{Phase, UpstreamFault};
-use crate::config::UpstreamTimeouts;
+use super::pool::COURTESY;
 use crate::message::rendition::Rendition;
-use crate::smtp::client::{Due, END_OF_DATA, LAST_CHUNK, MailContent, ProtocolFault};
+use crate::smtp::client::{Due, MailContent};
 use crate::smtp::envelope::Envelope;
 use crate::smtp::reply::{Class, Reply};
 use crate::smtp::stuff::Stuffer;
@@ -28,11 +34,10 @@ pub(super) enum Standing {
         /// Whether the connection is still of use, after RSET.
         keep: bool,
     },
-    /// Only `ending` is missing.
+    /// Only the final dot is missing.
     Ready {
         /// Per recipient: the refusal of its RCPT.
         rejected: Vec<Option<Reply>>,
-        ending: &'static [u8],
         /// How long the content took.
         body: Duration,
     },
@@ -69,8 +74,7 @@ pub(super) async fn prepare<S: Stream>(
     envelope: &Envelope,
     content: &Rendition,
 ) -> Result<Standing, Failure> {
-    let mut attempt =
-        Attempt { connection, envelope, content, answers: Answers::default(), body: Duration::ZERO };
+    let mut attempt = Attempt { connection, envelope, content, answers: Answers::default(), ended: false };
     match attempt.run().await {
         Ok(standing) => Ok(standing),
         Err(fault) => Err(Failure { fault, answered: attempt.answers.any }),
@@ -91,46 +95,44 @@ struct Attempt<'a, S> {
     envelope: &'a Envelope,
     content: &'a Rendition,
     answers: Answers,
-    /// How long the content took.
-    body: Duration,
+    /// The connection has ended.
+    ended: bool,
 }
 
 impl<S: Stream> Attempt<'_, S> {
     async fn run(&mut self) -> Result<Standing, UpstreamFault> {
         let offered = self.connection.client.capabilities();
-        let (pipelining, chunking) = (offered.pipelining, offered.chunking);
+        let pipelining = offered.pipelining;
         let smtputf8 = needs_smtputf8(self.envelope, self.content);
         if smtputf8 && !offered.smtputf8 {
             return Err(UpstreamFault::NoSmtpUtf8 { at: self.connection.at(Phase::Mail) });
         }
+        self.connection.check_quiet(Phase::Mail)?;
         if !pipelining {
             return self.one_by_one(smtputf8).await;
         }
         self.start(smtputf8);
         self.recipients(0..self.envelope.recipients.len());
-        if chunking { self.by_chunk().await } else { self.by_data().await }
+        self.by_data().await
     }
 
     /// Without PIPELINING: each command waits for its reply, and nothing is
     /// asked for that can't matter any more.
     async fn one_by_one(&mut self, smtputf8: bool) -> Result<Standing, UpstreamFault> {
-        let UpstreamTimeouts { greeting, envelope: limit, .. } = self.connection.timeouts;
         if self.connection.dirty {
-            self.connection.reset(greeting).await?;
+            self.connection.reset(self.connection.timeouts.greeting).await?;
         }
         self.start(smtputf8);
-        self.connection.flush(Phase::Envelope, limit).await?;
-        self.read_answers().await?;
+        self.exchange().await?;
         for index in 0..self.envelope.recipients.len() {
             if let Some(replies) = self.settled() {
-                return Ok(self.nothing_left(replies));
+                return self.nothing_left(replies).await;
             }
             self.recipients(index..index + 1);
-            self.connection.flush(Phase::Envelope, limit).await?;
-            self.read_answers().await?;
+            self.exchange().await?;
         }
         match self.settled() {
-            Some(replies) => Ok(self.nothing_left(replies)),
+            Some(replies) => self.nothing_left(replies).await,
             None => self.by_data().await,
         }
     }
@@ -154,123 +156,86 @@ impl<S: Stream> Attempt<'_, S> {
 
     /// Sends what is waiting and DATA, and when that is granted, the content.
     async fn by_data(&mut self) -> Result<Standing, UpstreamFault> {
-        let limit = self.connection.timeouts.envelope;
         let Connection { client, output, .. } = &mut *self.connection;
         client.data(output);
-        self.connection.flush(Phase::Envelope, limit).await?;
-        self.read_answers().await?;
+        self.exchange().await?;
         if let Some(replies) = self.settled() {
-            return Ok(self.nothing_left(replies));
+            return self.nothing_left(replies).await;
         }
-        self.send_content(Some(Stuffer::new())).await?;
-        self.ready(END_OF_DATA)
-    }
-
-    /// Sends what is waiting, BDAT and the content in one go, and reads all
-    /// replies afterwards.
-    async fn by_chunk(&mut self) -> Result<Standing, UpstreamFault> {
-        if !self.content.is_empty() {
-            let Connection { client, output, .. } = &mut *self.connection;
-            client.chunk(self.content.len(), output);
-        }
-        if let Some(replies) = self.send_content(None).await? {
-            // The chunk is incomplete: nothing else can go over this connection.
-            return Ok(Standing::Settled { replies, keep: false });
-        }
-        self.read_answers().await?;
-        match self.settled() {
-            Some(replies) => Ok(self.nothing_left(replies)),
-            None => self.ready(LAST_CHUNK),
-        }
-    }
-
-    /// Sends the content, together with the commands that are waiting. Ends
-    /// early, with one reply per recipient, when the upstream has refused it
-    /// before it had all of it.
-    async fn send_content(&mut self, stuffer: Option<Stuffer>) -> Result<Option<Vec<Reply>>, UpstreamFault> {
         let started = Instant::now();
-        let sent = self.send_blocks(stuffer).await;
-        self.body = started.elapsed();
-        sent
-    }
-
-    async fn send_blocks(
-        &mut self,
-        mut stuffer: Option<Stuffer>,
-    ) -> Result<Option<Vec<Reply>>, UpstreamFault> {
-        let limit = self.connection.timeouts.block;
-        let mut reader = self.content.reader();
-        let mut under_way = false;
-        loop {
-            let block = match reader.next().await {
-                Ok(Some(block)) => block,
-                Ok(None) => break,
-                Err(error) => {
-                    let at = self.connection.at(Phase::Body);
-                    return Err(UpstreamFault::Unreadable { at, error: error.to_string() });
-                }
-            };
-            for piece in block.chunks(BLOCK) {
-                if self.connection.output.len() >= BLOCK {
-                    if under_way && let Some(replies) = self.refused_meanwhile()? {
-                        return Ok(Some(replies));
-                    }
-                    under_way = true;
-                    if let Some(replies) = self.flush_content(limit).await? {
-                        return Ok(Some(replies));
-                    }
-                }
-                match &mut stuffer {
-                    Some(stuffer) => stuffer.push(piece, &mut self.connection.output),
-                    None => self.connection.output.extend_from_slice(piece),
-                }
-            }
-        }
-        self.flush_content(limit).await
-    }
-
-    /// Writes what was gathered. A refusal that explains why it could not be
-    /// written goes before the failure of the write.
-    async fn flush_content(&mut self, limit: Duration) -> Result<Option<Vec<Reply>>, UpstreamFault> {
-        let failure = match self.connection.flush(Phase::Body, limit).await {
-            Ok(Written::All) => return Ok(None),
-            Ok(Written::Refused) => {
-                let at = self.connection.at(Phase::Body);
-                UpstreamFault::protocol(at, ProtocolFault::Early(None))
-            }
-            Err(fault) => fault,
+        let refusal = match self.send_content().await? {
+            None => self.connection.interruption(Phase::Ready).await?,
+            refusal => refusal,
         };
-        match self.refused_meanwhile() {
-            Ok(Some(replies)) => Ok(Some(replies)),
-            _ => Err(failure),
+        let rejected = std::mem::take(&mut self.answers.recipients);
+        if let Some(refusal) = refusal {
+            let own = |rejected: Option<Reply>| rejected.unwrap_or_else(|| refusal.clone());
+            return Ok(Standing::Settled { replies: rejected.into_iter().map(own).collect(), keep: false });
+        }
+        self.connection.dirty = rejected.iter().any(Option::is_some);
+        Ok(Standing::Ready { rejected, body: started.elapsed() })
+    }
+
+    /// Sends the content. Ends early with the reply of an upstream that refuses
+    /// it in the middle.
+    async fn send_content(&mut self) -> Result<Option<Reply>, UpstreamFault> {
+        let mut stuffer = Stuffer::new();
+        let mut reader = self.content.reader();
+        while let Some(block) = reader.next().await.map_err(|error| self.unreadable(&error))? {
+            for piece in block.chunks(BLOCK) {
+                if self.connection.output.len() >= BLOCK
+                    && let Some(refusal) = self.flush_content().await?
+                {
+                    return Ok(Some(refusal));
+                }
+                stuffer.push(piece, &mut self.connection.output);
+            }
+        }
+        self.flush_content().await
+    }
+
+    /// Writes what was gathered, unless the upstream has refused the message
+    /// meanwhile.
+    async fn flush_content(&mut self) -> Result<Option<Reply>, UpstreamFault> {
+        if let Some(refusal) = self.connection.interruption(Phase::Body).await? {
+            return Ok(Some(refusal));
+        }
+        match self.connection.flush(Phase::Body, self.connection.timeouts.block).await {
+            Ok(Written::All) => Ok(None),
+            Ok(Written::Refused(refusal)) => Ok(Some(refusal)),
+            Err(failure) => self.connection.last_words(failure).await.map(Some),
         }
     }
 
-    /// Looks for replies while a part of the content is still unsent. An
-    /// upstream that has refused everything may well close behind that.
-    fn refused_meanwhile(&mut self) -> Result<Option<Vec<Reply>>, UpstreamFault> {
-        let heard = self.connection.listen();
-        while let Some((due, reply)) = self.connection.take_waiting() {
-            self.record(due, reply)?;
-        }
-        match self.settled() {
-            None => heard.map(|()| None),
-            replies => Ok(replies),
-        }
+    fn unreadable(&self, error: &io::Error) -> UpstreamFault {
+        UpstreamFault::Unreadable { at: self.connection.at(Phase::Body), error: error.to_string() }
     }
 
-    /// Reads every reply that is due.
-    async fn read_answers(&mut self) -> Result<(), UpstreamFault> {
+    /// Sends the commands that are waiting, and reads every reply that is due.
+    /// Where the connection ends meanwhile, what it had refused stays refused.
+    async fn exchange(&mut self) -> Result<(), UpstreamFault> {
+        let limit = self.connection.timeouts.envelope;
+        let read = match self.connection.flush(Phase::Envelope, limit).await {
+            Ok(_) => self.read_answers(None).await,
+            Err(failure) => match self.read_answers(Some(COURTESY)).await {
+                Err(fault) if !has_ended(&fault) => Err(fault),
+                _ => Err(failure),
+            },
+        };
+        self.ended = read.as_ref().is_err_and(has_ended);
+        if self.ended && self.settled().is_some() { Ok(()) } else { read }
+    }
+
+    /// Reads every reply that is due, each within `limit` or within its own.
+    async fn read_answers(&mut self, limit: Option<Duration>) -> Result<(), UpstreamFault> {
         let timeouts = self.connection.timeouts;
         while let Some(due) = self.connection.next_due() {
-            let limit = match due {
+            let own = match due {
                 Due::Mail | Due::Recipient(_) => timeouts.envelope,
                 Due::Data => timeouts.data,
-                // It may come only when the whole chunk was read.
-                Due::Chunk => timeouts.block,
                 _ => timeouts.greeting,
             };
-            let (due, reply) = self.connection.reply(limit).await?;
+            let (due, reply) = self.connection.reply(limit.unwrap_or(own)).await?;
             self.record(due, reply)?;
         }
         Ok(())
@@ -281,10 +246,8 @@ impl<S: Stream> Attempt<'_, S> {
         match due {
             Due::Mail => self.answers.mail = refusal,
             Due::Recipient(_) => self.answers.recipients.push(refusal),
-            Due::Data | Due::Chunk if matches!(reply.class(), Class::Success | Class::Intermediate) => {
-                self.answers.granted = true
-            }
-            Due::Data | Due::Chunk => self.answers.withheld = refusal,
+            Due::Data if reply.class() == Class::Intermediate => self.answers.granted = true,
+            Due::Data => self.answers.withheld = refusal,
             _ => {
                 if let Some(reply) = refusal {
                     let at = self.connection.at(Phase::of(due));
@@ -301,18 +264,28 @@ impl<S: Stream> Attempt<'_, S> {
     }
 
     /// A connection that now waits for content is of no use: a final dot would
-    /// complete a message that nobody is to get.
-    fn nothing_left(&mut self, replies: Vec<Reply>) -> Standing {
-        self.connection.dirty = true;
-        Standing::Settled { replies, keep: !self.answers.granted }
+    /// complete a message that nobody is to get. Any other shows that its
+    /// replies were those to its commands, or says nothing more.
+    async fn nothing_left(&mut self, replies: Vec<Reply>) -> Result<Standing, UpstreamFault> {
+        let mut keep = !self.answers.granted && !self.ended;
+        if keep {
+            keep = match self.connection.check_in_step(COURTESY).await {
+                Err(fault) if !is_farewell(&fault) => return Err(fault),
+                checked => checked.is_ok(),
+            };
+        }
+        Ok(Standing::Settled { replies, keep })
     }
+}
 
-    fn ready(&mut self, ending: &'static [u8]) -> Result<Standing, UpstreamFault> {
-        self.connection.check_quiet(Phase::Ready)?;
-        let rejected = std::mem::take(&mut self.answers.recipients);
-        self.connection.dirty = rejected.iter().any(Option::is_some);
-        Ok(Standing::Ready { rejected, ending, body: self.body })
-    }
+/// Whether the connection, or the time for it, is over.
+fn has_ended(fault: &UpstreamFault) -> bool {
+    matches!(fault, UpstreamFault::Closed { .. } | UpstreamFault::TimedOut { .. })
+}
+
+/// Whether an upstream that has refused everything may end so.
+fn is_farewell(fault: &UpstreamFault) -> bool {
+    has_ended(fault) || matches!(fault, UpstreamFault::ServiceClosing { .. })
 }
 
 /// The refusals so far.
@@ -322,9 +295,9 @@ struct Answers {
     mail: Option<Reply>,
     /// For each RCPT that was answered: its refusal.
     recipients: Vec<Option<Reply>>,
-    /// The refusal of DATA or BDAT.
+    /// The refusal of DATA.
     withheld: Option<Reply>,
-    /// Whether DATA or BDAT was answered with yes.
+    /// Whether DATA was granted.
     granted: bool,
     /// Whether there was any answer.
     any: bool,

@@ -176,7 +176,7 @@ const NO_ANSWER: [(&str, &str); 7] = [
     ("250-taken\r\n550 refused\r\n", "two codes"),
     ("\x00250 taken\r\n", "a NUL"),
     ("taken\r\n", "no code"),
-    ("250-", "half a reply"),
+    ("25", "half a code"),
     ("", "nothing"),
 ];
 
@@ -242,10 +242,7 @@ fn what_an_upstream_says_can_not_break_a_reply_or_the_log() {
     client.start(&Mail::keyed("k"));
     // Verbatim, but for what would make other lines of it.
     let reply = client.reply();
-    assert_eq!(
-        reply,
-        "554-5.7.1 \u{1b}]0;owned\u{7} 250 2.0.0 ok \n554 5.7.1 \u{202e}\u{9b}2J event=message"
-    );
+    assert_eq!(reply, "554-5.7.1 \u{1b}]0;owned\u{7}250 2.0.0 ok\n554 5.7.1 \u{202e}\u{9b}2J event=message");
     assert!(client.command("NOOP").starts_with("250 "), "there was one reply");
     let line = proxy.log(&[("outcome", "refused")]);
     assert!(line["reply"].as_str().unwrap().starts_with("554 5.7.1 \u{1b}]0;owned"), "{line}");

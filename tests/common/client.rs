@@ -46,6 +46,11 @@ impl Client {
         self.stream.get_mut().write_all(bytes.as_ref()).expect("the proxy takes nothing any more");
     }
 
+    /// Sends bytes as far as the proxy takes them.
+    pub fn send_what_it_takes(&mut self, bytes: impl AsRef<[u8]>) {
+        let _ = self.stream.get_mut().write_all(bytes.as_ref());
+    }
+
     /// One reply, its lines without CRLF and joined by LF.
     pub fn reply(&mut self) -> String {
         let mut lines = Vec::new();

@@ -220,7 +220,6 @@ impl Shared {
         let mut reader = BufReader::new(stream);
         self.answer(stream, At::Connect, "220 upstream.test ESMTP")?;
         let (mut mail, mut rcpt, mut user) = (String::new(), Vec::new(), None);
-        let mut chunks = Vec::new();
         loop {
             let mut line = String::new();
             if reader.read_line(&mut line)? == 0 {
@@ -266,19 +265,6 @@ impl Shared {
                         )?;
                     }
                     reply
-                }
-                "BDAT" => {
-                    let octets: usize = line.split(' ').nth(1).and_then(|word| word.parse().ok()).unwrap();
-                    let mut chunk = vec![0; octets];
-                    reader.read_exact(&mut chunk)?;
-                    chunks.extend_from_slice(&chunk);
-                    if line.ends_with("LAST") {
-                        let (content, rcpt) = (std::mem::take(&mut chunks), std::mem::take(&mut rcpt));
-                        let (mail, user) = (mail.clone(), user.clone());
-                        self.end_of_data(stream, Got { mail, rcpt, content, user })?
-                    } else {
-                        say(stream, "250 2.0.0 chunk")?
-                    }
                 }
                 "QUIT" => {
                     say(stream, "221 2.0.0 bye")?;

@@ -139,6 +139,7 @@ pub(crate) async fn everything(store: &dyn Store) -> Result<BTreeMap<ClaimId, St
 pub(crate) fn slot(number: u64, weight: usize, window: Duration, in_doubt: InDoubt) -> Slot {
     Slot {
         id: id(number),
+        former: Vec::new(),
         tenant: "shop".into(),
         strategy: "header".into(),
         key: format!("order-{number}"),

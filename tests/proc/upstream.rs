@@ -131,7 +131,7 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
     let mut talks = tokio::task::JoinSet::new();
     loop {
         let (stream, _) = listener.accept().await.expect("a connection");
-        // Every second one offers CHUNKING: both ways to send a message are used.
+        // Every second one offers CHUNKING, which must not be used.
         let chunking = shared.connections.fetch_add(1, Ordering::Relaxed) % 2 == 1;
         talks.spawn(talk(stream, shared.clone(), chunking));
         while talks.try_join_next().is_some() {}
@@ -163,14 +163,6 @@ async fn talk(stream: TcpStream, shared: Arc<Shared>, chunking: bool) -> std::io
                 read_lines(&mut stream, &shared, &mut message).await?;
                 conclude(&mut stream, &shared, std::mem::take(&mut message)).await?;
             }
-            "BDAT" => {
-                let octets = words.next().and_then(|octets| octets.parse().ok()).expect("a length");
-                read_octets(&mut stream, &shared, octets, &mut message).await?;
-                match words.next() {
-                    Some(_) => conclude(&mut stream, &shared, std::mem::take(&mut message)).await?,
-                    None => stream.write_all(b"250 2.0.0 chunk\r\n").await?,
-                }
-            }
             "QUIT" => return stream.write_all(b"221 bye\r\n").await,
             "RCPT" if shared.is_busy(&command) => stream.write_all(b"450 4.2.0 busy\r\n").await?,
             "MAIL" | "RCPT" | "RSET" => stream.write_all(b"250 2.0.0 ok\r\n").await?,
@@ -197,26 +189,6 @@ async fn read_lines(
             None => message.push(&line),
         }
     }
-}
-
-async fn read_octets(
-    stream: &mut BufReader<TcpStream>,
-    shared: &Shared,
-    mut left: usize,
-    message: &mut Message,
-) -> std::io::Result<()> {
-    let mut block = vec![0; 64 * 1024];
-    while left > 0 {
-        let room = left.min(block.len());
-        let count = stream.read(&mut block[..room]).await?;
-        if count == 0 {
-            return Err(std::io::ErrorKind::UnexpectedEof.into());
-        }
-        shared.count_octets(count as u64);
-        message.push(&block[..count]);
-        left -= count;
-    }
-    Ok(())
 }
 
 /// The end of a message: noted first, answered then.

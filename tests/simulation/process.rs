@@ -21,6 +21,7 @@ use mailonce::net::peer::{Names, Peer};
 use mailonce::net::port::Port;
 use mailonce::net::wire::Wire;
 use mailonce::net::{Live, Shared, connection};
+use mailonce::secret::SecretKey;
 use mailonce::upstream::{Access, Dial, Upstream};
 use tokio_util::sync::CancellationToken;
 
@@ -114,7 +115,7 @@ impl Process {
         let shared = Arc::new(Shared {
             heart: Heart::new(store, journal, world.wall.clone(), number as u64),
             live: ArcSwap::from_pointee(Live { services: Arc::new(services), limits: config.limits, ports }),
-            authenticator: Authenticator::new(metrics.clone()).unwrap(),
+            authenticator: Authenticator::new(metrics.clone(), &SecretKey::new([7; 32])).unwrap(),
             budget: Budget::new(config.limits.in_memory_total),
             metrics,
             gate: Arc::new(Gate::default()),

@@ -6,7 +6,7 @@ use super::mail::Mail;
 use super::reason::{Claim, Reasoning, Standing};
 use crate::config::{OnConflict, Strategy};
 use crate::escape::for_terminal;
-use crate::identity::Key;
+use crate::identity::{Key, Tenant};
 use crate::message::fingerprint::{Difference, first_difference};
 
 /// What the comparison came to.
@@ -101,11 +101,14 @@ fn keys_differ(one: &Reasoning<'_>, key: &Key, other: &Reasoning<'_>, their_key:
     let different = |text: String, place: &str, first: &str, second: &str| {
         Some(Compared::differing(Sameness::Different, text, place, first, second))
     };
-    let tenant = |one: &Reasoning<'_>| one.tenant.as_deref().unwrap_or_default().to_owned();
-    let (tenant, theirs) = (tenant(one), tenant(other));
+    let (tenant, theirs) = (&one.whose.tenant, &other.whose.tenant);
     if tenant != theirs {
+        let shown = |tenant: &Result<Tenant, _>| match tenant {
+            Ok(tenant) => format!("{} ({:?})", tenant.name(), tenant.proof()),
+            Err(_) => String::new(),
+        };
         let text = "two different e-mails: two tenants never share a claim".to_owned();
-        return different(text, "tenant", &tenant, &theirs);
+        return different(text, "tenant", &shown(tenant), &shown(theirs));
     }
     let (by, they_by) = (key.strategy.as_str(), their_key.strategy.as_str());
     if by != they_by {

@@ -4,10 +4,12 @@ use serde_json::{Value, json};
 
 use super::fate::Fate;
 use super::mail::{Mail, Origin};
-use super::reason::{Reasoning, Standing, TenantFrom};
+use super::reason::{Reasoning, Standing};
+use super::tenant::NamedBy;
 use super::text::{advice, left_out};
 use crate::config::Mode;
 use crate::config::values::format_duration;
+use crate::identity::Tenant;
 use crate::identity::chain::Finding;
 
 /// Characters of an ingredient that are given.
@@ -38,8 +40,8 @@ pub(super) fn one(mail: &Mail, reasoning: &Reasoning<'_>, fates: &[Fate], asked:
         "recipients": recipients.collect::<Vec<_>>(),
         "recipients_are": origin(mail.recipients_from),
         "listener": reasoning.listener,
-        "tenant": reasoning.tenant.as_ref().ok(),
-        "tenant_from": tenant_from(&reasoning.tenant_from),
+        "tenant": reasoning.whose.tenant.as_ref().ok().map(Tenant::name),
+        "tenant_from": tenant_from(&reasoning.whose.by),
         "rule": reasoning.rule.map(|rule| &rule.name),
         "passed_over": reasoning.passed_over.iter().map(|(rule, unmet)| json!({ "rule": rule, "unmet": unmet })).collect::<Vec<_>>(),
         "mode": mode(reasoning.policy.mode),
@@ -67,11 +69,11 @@ fn origin(origin: Origin) -> &'static str {
     }
 }
 
-fn tenant_from(from: &TenantFrom) -> String {
+fn tenant_from(from: &NamedBy) -> String {
     match from {
-        TenantFrom::Option => "given".to_owned(),
-        TenantFrom::Header(name) => format!("field {name}"),
-        TenantFrom::Listener => "listener".to_owned(),
+        NamedBy::Option => "given".to_owned(),
+        NamedBy::Header(name) => format!("field {name}"),
+        NamedBy::Listener => "listener".to_owned(),
     }
 }
 

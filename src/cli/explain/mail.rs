@@ -120,7 +120,7 @@ fn recipients(given: &[String], headers: &Headers) -> Result<(Vec<Recipient>, Or
         let paths = given.iter().map(|text| address("--rcpt", text).map(Recipient::new));
         return Ok((paths.collect::<Result<_, _>>()?, Origin::Options));
     }
-    let values = ["to", "cc", "bcc"].into_iter().flat_map(|name| headers.values(name));
+    let values = ["to", "cc", "bcc"].into_iter().flat_map(|name| headers.as_written(name));
     let found = values.flat_map(|value| addresses(&value));
     let paths = found.filter_map(|text| Path::parse(&text)).filter(|path| *path != Path::Null);
     Ok((paths.map(Recipient::new).collect(), Origin::Headers))

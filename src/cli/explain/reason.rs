@@ -6,12 +6,14 @@ use std::time::Duration;
 
 use super::Terms;
 use super::mail::Mail;
+use super::tenant::Whose;
 use crate::config::values::format_duration;
 use crate::config::{Config, Dedup, Mode, Rule, Scope, Strategy};
 use crate::identity::chain::{self, Finding};
 use crate::identity::rules::{self, Facts};
-use crate::identity::{self, IdentityFault, Key};
+use crate::identity::{self, IdentityFault, Key, Tenant};
 use crate::message::fingerprint::{self, Fingerprint, Ingredients};
+use crate::smtp::address::Path;
 use crate::store::ClaimId;
 
 /// What was found, and why.
@@ -23,8 +25,7 @@ pub(super) struct Reasoning<'c> {
     pub(super) passed_over: Vec<(&'c str, String)>,
     pub(super) rule: Option<&'c Rule>,
     pub(super) policy: &'c Dedup,
-    pub(super) tenant: Result<String, IdentityFault>,
-    pub(super) tenant_from: TenantFrom,
+    pub(super) whose: Whose,
     /// The strategies as far as they were tried.
     pub(super) steps: Vec<(Strategy, Result<Finding, IdentityFault>)>,
     pub(super) standing: Standing,
@@ -32,14 +33,6 @@ pub(super) struct Reasoning<'c> {
     pub(super) ingredients: Ingredients,
     /// One for each recipient, or one for all; none without a key.
     pub(super) claims: Vec<Claim>,
-}
-
-/// Who says whose e-mail it is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum TenantFrom {
-    Option,
-    Header(String),
-    Listener,
 }
 
 /// What follows for the whole e-mail.
@@ -61,6 +54,9 @@ pub(super) struct Claim {
     /// Empty where it covers the whole message.
     pub(super) recipient: String,
     pub(super) id: ClaimId,
+    /// Where else it may be recorded: by an earlier version, or of a tenant of
+    /// this name who was proven in another way.
+    pub(super) others: Vec<ClaimId>,
 }
 
 impl Reasoning<'_> {
@@ -76,16 +72,7 @@ impl Reasoning<'_> {
 pub(super) fn reason<'c>(config: &'c Config, mail: &Mail, terms: &Terms<'c>) -> Reasoning<'c> {
     let Mail { headers, content, envelope, .. } = mail;
     let listener = terms.listener.name.as_str();
-    let field = terms.listener.tenant_header.as_deref();
-    let tenant = match &terms.tenant {
-        Some(tenant) => Ok(tenant.clone()),
-        None => identity::tenant_of(field, listener, headers),
-    };
-    let tenant_from = match (&terms.tenant, field.filter(|field| headers.first(field).is_some())) {
-        (Some(_), _) => TenantFrom::Option,
-        (None, Some(field)) => TenantFrom::Header(field.to_owned()),
-        (None, None) => TenantFrom::Listener,
-    };
+    let whose = Whose::of(terms, headers);
     let base = match rules::ask_for_key(&config.rules) {
         true => {
             let print = fingerprint::fingerprint(content, &config.dedup.fingerprint_exclude);
@@ -93,21 +80,26 @@ pub(super) fn reason<'c>(config: &'c Config, mail: &Mail, terms: &Terms<'c>) -> 
         }
         false => None,
     };
-    let facts = Facts::new(tenant.as_deref().ok(), listener, envelope, headers, base.as_deref());
+    let facts = Facts::new(
+        whose.tenant.as_ref().ok().map(Tenant::name),
+        listener,
+        envelope,
+        headers,
+        base.as_deref(),
+    );
     let rule = rules::choose(&config.rules, &facts);
     let unmet = |rule: &'c Rule| Some((rule.name.as_str(), rules::first_unmet(&rule.matches, &facts)?));
     let passed_over = config.rules.iter().map_while(unmet).collect();
     let policy = rule.map_or(&config.dedup, |rule| &rule.dedup);
     let print = fingerprint::fingerprint(content, &policy.fingerprint_exclude);
-    let standing = standing(config, rule, policy, &tenant, mail, &print);
-    let claims = claims(policy, &tenant, &standing, mail);
+    let standing = standing(config, rule, policy, &whose, mail, &print);
+    let claims = claims(policy, &whose, &standing, mail);
     Reasoning {
         listener,
         passed_over,
         rule,
         policy,
-        tenant,
-        tenant_from,
+        whose,
         steps: steps(policy, mail, &print),
         standing,
         fingerprint: print,
@@ -120,14 +112,14 @@ fn standing(
     config: &Config,
     rule: Option<&Rule>,
     policy: &Dedup,
-    tenant: &Result<String, IdentityFault>,
+    whose: &Whose,
     mail: &Mail,
     print: &Fingerprint,
 ) -> Standing {
     if policy.mode == Mode::Off {
         return Standing::Off;
     }
-    if let Err(fault) = tenant {
+    if let Err(fault) = &whose.tenant {
         return Standing::Bad(fault.clone());
     }
     match identity::key_of(policy, &mail.headers, print) {
@@ -186,19 +178,20 @@ fn window_from(
     }
 }
 
-fn claims(
-    policy: &Dedup,
-    tenant: &Result<String, IdentityFault>,
-    standing: &Standing,
-    mail: &Mail,
-) -> Vec<Claim> {
-    let (Ok(tenant), Standing::Keyed { key, .. }) = (tenant, standing) else { return Vec::new() };
-    let id = |recipient: Option<&str>| identity::claim_id(tenant, key, recipient);
+fn claims(policy: &Dedup, whose: &Whose, standing: &Standing, mail: &Mail) -> Vec<Claim> {
+    let (Ok(tenant), Standing::Keyed { key, .. }) = (&whose.tenant, standing) else { return Vec::new() };
+    let claim = |path: Option<&Path>| {
+        let recipient = path.map(Path::identity);
+        let id = |tenant: &Tenant| identity::claim_id(tenant, key, recipient.as_deref());
+        let former = identity::former_ids(tenant, key, path);
+        let others = former.into_iter().chain(whose.others.iter().map(id)).collect();
+        Claim { id: id(tenant), others, recipient: recipient.unwrap_or_default() }
+    };
     match policy.scope {
-        Scope::Message => vec![Claim { recipient: String::new(), id: id(None) }],
+        Scope::Message => vec![claim(None)],
         Scope::Recipient => {
-            let recipients = mail.envelope.recipients.iter().map(|recipient| recipient.path.identity());
-            recipients.map(|recipient| Claim { id: id(Some(&recipient)), recipient }).collect()
+            let recipients = mail.envelope.recipients.iter();
+            recipients.map(|recipient| claim(Some(&recipient.path))).collect()
         }
     }
 }

@@ -24,6 +24,7 @@ fn dedup() -> Dedup {
 fn request(attempt: u64, fingerprint: u8, policy: &Dedup) -> ClaimRequest {
     let slot = Slot {
         id: ID,
+        former: Vec::new(),
         tenant: "t".into(),
         strategy: "header".into(),
         key: "k".into(),

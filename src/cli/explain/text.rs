@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use super::fate::{Course, Fate};
 use super::mail::{Mail, Origin};
-use super::reason::{Reasoning, Standing, TenantFrom};
+use super::reason::{Reasoning, Standing};
 use crate::config::values::format_duration;
 use crate::config::{Mode, Scope, Strategy};
 use crate::escape::for_terminal;
@@ -125,13 +125,11 @@ fn rule(page: &mut Page, reasoning: &Reasoning<'_>) {
 }
 
 fn tenant(page: &mut Page, reasoning: &Reasoning<'_>) {
-    let from = match &reasoning.tenant_from {
-        TenantFrom::Option => "as given".to_owned(),
-        TenantFrom::Header(name) => format!("from the field {name}"),
-        TenantFrom::Listener => format!("the name of the listener {}", reasoning.listener),
-    };
-    match &reasoning.tenant {
-        Ok(tenant) => page.head("tenant", &format!("{tenant}, {from}")),
+    match &reasoning.whose.tenant {
+        Ok(tenant) => {
+            let said = format!("{}, {}", tenant.name(), reasoning.whose.said_by(reasoning.listener));
+            page.head("tenant", &said);
+        }
         Err(fault) => page.head("tenant", &format!("unusable: {}", fault.reply())),
     }
 }

@@ -5,8 +5,8 @@
 use std::borrow::Cow;
 
 use super::manner::Why;
-use crate::message::decode;
-use crate::message::headers::{MAX_FIELDS, MAX_SECTION};
+use crate::message::decode::{self, trim_blanks_end};
+use crate::message::headers::{MAX_FIELDS, MAX_SECTION, is_field_name};
 
 /// Parameters that one field may have.
 const MAX_PARAMETERS: usize = 200;
@@ -59,9 +59,8 @@ impl<'a> Section<'a> {
 /// `name: value`, the name of printable ASCII (RFC 5322 §3.6.8).
 fn field(line: &[u8]) -> Option<(&[u8], &[u8])> {
     let colon = memchr::memchr(b':', line)?;
-    let name = line[..colon].trim_ascii_end();
-    let graphic = !name.is_empty() && name.iter().all(u8::is_ascii_graphic);
-    graphic.then_some((name, &line[colon + 1..]))
+    let name = trim_blanks_end(&line[..colon]);
+    is_field_name(name).then_some((name, &line[colon + 1..]))
 }
 
 /// A field such as Content-Type (RFC 2045 §5.1): a word and its parameters.

@@ -71,7 +71,7 @@ fn counted(kind: Kind, value: &[u8]) -> Option<String> {
         }
     };
     let text = match (kind, json) {
-        (_, None) => text.trim().to_owned(),
+        (_, None) => decode::trim_blanks(&text).to_owned(),
         (Kind::Instructions, Some(json)) => seen(json)?,
         (_, Some(json)) => json.to_string(),
     };

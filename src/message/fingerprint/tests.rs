@@ -409,3 +409,18 @@ fn the_first_difference_is_shown_in_short() {
     let control = of("\r\n\x1b[31mred", "\r\nred").unwrap();
     assert_eq!(control.first.as_deref(), Some("\\u{1b}[31mred"));
 }
+
+/// The split into header section and body is that of what goes upstream.
+#[test]
+fn a_first_line_that_is_no_field_counts_as_it_is_relayed() {
+    let mail = "From: a@b.test\r\nSubject: x\r\n\r\nbody\r\n";
+    let mailbox = format!("From a@b.test Thu Jan  1 00:00:00 2026\r\n>From c\r\n{mail}");
+    assert_eq!(print(&mailbox), print(mail));
+    assert_eq!(print(&mailbox), print(format!("X-Mailbox-Line: From a@b.test\r\n{mail}")));
+    for first in [" Subject: x\r\n", "no field\r\n", "Subject\u{c}: x\r\n", ": x\r\n"] {
+        let text = format!("{first}{mail}");
+        assert_eq!(print(&text), print(format!("\r\n{text}")), "{first:?}");
+        assert_eq!(print(format!("From a\r\n{text}")), print(&text), "{first:?}");
+        assert_ne!(print(&text), print(mail), "{first:?}");
+    }
+}

@@ -12,6 +12,7 @@ use super::manner::Manner;
 use super::parts::{self, Content, Face, Leaf, Node, Octets};
 use super::provider;
 use crate::message::decode;
+use crate::message::headers::mailbox_lines;
 
 /// Where the walk pours what it finds. Places are unambiguous: a file name,
 /// the only thing in them that may be anything, stands last.
@@ -27,8 +28,10 @@ pub(super) trait Sink {
     fn octets(&mut self, place: &str, octets: &Octets);
 }
 
-/// Pours a message into a sink.
+/// Pours a message into a sink. Lines of a mailbox file in front of it are
+/// relayed as X- fields, which do not count.
 pub(super) fn walk(message: &[u8], exclude: &Exclude, sink: &mut impl Sink) {
+    let message = &message[mailbox_lines(message)..];
     match parts::take_apart(message) {
         Ok(nodes) => {
             sink.manner(Manner::Parsed);

@@ -8,8 +8,6 @@ use crate::smtp::reply::Reply;
 pub struct Capabilities {
     /// PIPELINING (RFC 2920): commands may be sent without waiting.
     pub pipelining: bool,
-    /// CHUNKING (RFC 3030): BDAT.
-    pub chunking: bool,
     /// 8BITMIME (RFC 6152): `BODY=`.
     pub eight_bit_mime: bool,
     /// SMTPUTF8 (RFC 6531).
@@ -46,7 +44,6 @@ impl Capabilities {
         let Some(keyword) = words.next() else { return };
         match keyword.to_ascii_uppercase().as_str() {
             "PIPELINING" => self.pipelining = true,
-            "CHUNKING" => self.chunking = true,
             "8BITMIME" => self.eight_bit_mime = true,
             "SMTPUTF8" => self.smtputf8 = true,
             "DSN" => self.dsn = true,
@@ -89,7 +86,6 @@ mod tests {
         let capabilities = Capabilities::parse(&reply);
         let expected = Capabilities {
             pipelining: false,
-            chunking: true,
             eight_bit_mime: true,
             smtputf8: true,
             dsn: true,

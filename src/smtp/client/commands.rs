@@ -6,12 +6,9 @@ use std::io::Write as _;
 use super::{Client, Due};
 use crate::smtp::envelope::{BodyType, Envelope, MailParameters, Recipient, ReturnContent};
 
-/// What completes a message after DATA. The content before it is empty or ends
-/// in CRLF (RFC 5321 §4.1.1.4).
+/// What completes a message. The content before it is empty or ends in CRLF
+/// (RFC 5321 §4.1.1.4).
 pub const END_OF_DATA: &[u8] = b".\r\n";
-
-/// What completes a message after BDAT (RFC 3030 §2).
-pub const LAST_CHUNK: &[u8] = b"BDAT 0 LAST\r\n";
 
 /// What MAIL says of the content.
 #[derive(Clone, Copy, Debug)]
@@ -110,12 +107,6 @@ impl Client {
     pub fn data(&mut self, out: &mut Vec<u8>) {
         out.extend_from_slice(b"DATA\r\n");
         self.expect(Due::Data);
-    }
-
-    /// BDAT for a chunk of `octets` that is not the last (RFC 3030 §2).
-    pub fn chunk(&mut self, octets: u64, out: &mut Vec<u8>) {
-        write(out, format_args!("BDAT {octets}\r\n"));
-        self.expect(Due::Chunk);
     }
 
     /// QUIT.

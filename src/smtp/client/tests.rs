@@ -122,8 +122,7 @@ fn each_reply_must_be_of_a_class_that_is_due() {
     let mail = |client: &mut Client| client.mail(&envelope(), PLAIN, &mut Vec::new());
     let recipient = |client: &mut Client| client.recipient(0, &envelope().recipients[0], &mut Vec::new());
     let data = |client: &mut Client| client.data(&mut Vec::new());
-    let chunk = |client: &mut Client| client.chunk(10, &mut Vec::new());
-    let steps: [&dyn Fn(&mut Client); 4] = [&mail, &recipient, &chunk, &|client| client.completed()];
+    let steps: [&dyn Fn(&mut Client); 3] = [&mail, &recipient, &|client| client.completed()];
     for step in steps {
         assert_eq!(answer(step, "250 ok"), Ok(250));
         assert_eq!(answer(step, "450 later"), Ok(450));
@@ -181,15 +180,18 @@ fn bytes_behind_the_last_reply_do_not_spoil_it() {
 }
 
 #[test]
-fn only_the_reply_to_ehlo_may_be_long() {
-    let lines = format!("250-{}\r\n", "x".repeat(1000)).repeat(10) + "250 end\r\n";
-    let mut client = greeted(ALL);
+fn late_keywords_count_and_other_long_replies_are_cut() {
+    let lines = format!("250-{}\r\n", "x".repeat(1000)).repeat(10) + "250 PIPELINING\r\n";
+    let mut client = greeted("hello");
     client.ehlo("relay.example", &mut Vec::new());
     client.feed(lines.as_bytes());
     assert!(matches!(client.next_reply(), Ok(Some((Due::Ehlo, _)))));
+    assert!(client.capabilities().pipelining && client.is_reusable());
     client.reset(&mut Vec::new());
     client.feed(lines.as_bytes());
-    assert_eq!(client.next_reply(), Err(ProtocolFault::Malformed(ReplyFault::ReplyTooLong)));
+    let Ok(Some((Due::Reset, reply))) = client.next_reply() else { panic!() };
+    assert_eq!(reply.text().len(), MAX_REPLY - 5 * "250-".len() + 4);
+    assert!(client.is_quiet() && !client.is_reusable());
 }
 
 #[test]
@@ -227,4 +229,127 @@ fn a_secured_connection_knows_nothing_and_waits_for_nothing() {
     assert_eq!(client.capabilities(), &Capabilities::default());
     client.feed(b"220 hello\r\n");
     assert_eq!(client.next_reply(), Err(ProtocolFault::Early(Some(Reply::new(220, "hello")))));
+}
+
+#[test]
+fn before_the_dot_only_a_refusal_comes_unasked() {
+    let in_content = || {
+        let mut client = greeted(ALL);
+        client.data(&mut Vec::new());
+        client.feed(b"354 go\r\n");
+        assert!(matches!(client.next_reply(), Ok(Some((Due::Data, _)))));
+        assert!(client.is_quiet());
+        client
+    };
+    for line in ["450 later", "554 no"] {
+        let mut client = in_content();
+        client.feed(format!("{line}\r\n").as_bytes());
+        let Ok(Some((Due::Content, reply))) = client.next_reply() else { panic!("{line}") };
+        assert_eq!(reply.to_string(), line);
+        // Nothing makes this connection usable again.
+        assert!(!client.is_quiet());
+        client.completed();
+        client.feed(b"250 taken\r\n");
+        assert!(client.next_reply().is_err());
+    }
+    for line in ["250 taken", "354 more"] {
+        let mut client = in_content();
+        client.feed(format!("{line}\r\n").as_bytes());
+        assert!(matches!(client.next_reply(), Err(ProtocolFault::Early(Some(_)))), "{line}");
+    }
+    let mut client = in_content();
+    client.feed(b"421 bye\r\n");
+    assert_eq!(client.next_reply(), Err(ProtocolFault::ServiceClosing(Reply::new(421, "bye"))));
+    // After the dot it is the answer, and 4yz in front of it is not.
+    let mut client = in_content();
+    client.feed(b"55");
+    assert_eq!(client.next_reply(), Ok(None));
+    client.completed();
+    client.feed(b"4 no\r\n");
+    assert!(matches!(client.next_reply(), Err(ProtocolFault::Early(_))));
+}
+
+/// Replies with this code in each form that is judged by it.
+fn forms(code: u16) -> Vec<Vec<u8>> {
+    let long = "x".repeat(MAX_LINE - 3);
+    [
+        format!("{code} text\r\n"),
+        format!("{code}\r\n"),
+        format!("{code} text\n"),
+        format!("{code}\ttext\r\n"),
+        format!("{code}0 text\r\n"),
+        format!("{code}: text\r\n"),
+        format!("{code} te\0xt\rmore\r\n"),
+        format!("{code} {long}\r\n"),
+        format!("{code}-{long}\r\n").repeat(3) + &format!("{code} {long}\r\n"),
+        format!("{code}-\r\n").repeat(MAX_LINES) + &format!("{code} text\r\n"),
+        format!("{code}-first\r\nno code\r\n\r\n{code} text\r\n"),
+        format!("{code}-first\n{code}\n"),
+    ]
+    .map(String::into_bytes)
+    .to_vec()
+}
+
+/// What a reply came to: its code, or the fault by its kind.
+fn came_to(client: &mut Client) -> Option<(Option<Due>, u16)> {
+    match client.next_reply() {
+        Ok(None) => None,
+        Ok(Some((due, reply))) => Some((Some(due), reply.code())),
+        Err(
+            ProtocolFault::WrongClass { reply, .. }
+            | ProtocolFault::ServiceClosing(reply)
+            | ProtocolFault::Early(Some(reply)),
+        ) => Some((None, reply.code())),
+        Err(fault) => panic!("{fault}"),
+    }
+}
+
+#[test]
+fn in_every_form_and_to_every_command_the_code_decides() {
+    let grant = |client: &mut Client| {
+        client.data(&mut Vec::new());
+        client.feed(b"354 go\r\n");
+        assert!(matches!(client.next_reply(), Ok(Some((Due::Data, _)))));
+    };
+    type Ask<'a> = (&'a str, &'a dyn Fn(&mut Client));
+    let asks: [Ask<'_>; 10] = [
+        ("EHLO", &|client| client.ehlo("relay.example", &mut Vec::new())),
+        ("HELO", &|client| client.helo("relay.example", &mut Vec::new())),
+        ("STARTTLS", &|client| client.starttls(&mut Vec::new())),
+        ("AUTH", &|client| client.auth("PLAIN", &mut Vec::new())),
+        ("RSET", &|client| client.reset(&mut Vec::new())),
+        ("MAIL", &|client| client.mail(&envelope(), PLAIN, &mut Vec::new())),
+        ("RCPT", &|client| client.recipient(0, &envelope().recipients[0], &mut Vec::new())),
+        ("DATA", &|client| client.data(&mut Vec::new())),
+        ("content", &grant),
+        ("dot", &|client| {
+            grant(client);
+            client.completed();
+        }),
+    ];
+    for (command, ask) in asks {
+        for code in [220, 235, 250, 251, 334, 354, 421, 450, 451, 550, 554] {
+            let mut plain = greeted(ALL);
+            ask(&mut plain);
+            plain.feed(format!("{code} text\r\n").as_bytes());
+            let expected = came_to(&mut plain);
+            assert_eq!(expected.unwrap().1, code);
+            for form in forms(code) {
+                // Whole, and cut by the end of the connection.
+                let cuts = (3..form.len()).step_by(1 + form.len() / 40);
+                for end in cuts.chain([form.len()]) {
+                    let mut client = greeted(ALL);
+                    ask(&mut client);
+                    form[..end].chunks(1000).for_each(|piece| client.feed(piece));
+                    let mut found = came_to(&mut client);
+                    if found.is_none() {
+                        assert!(client.cut());
+                        found = came_to(&mut client);
+                    }
+                    let form = String::from_utf8_lossy(&form[..end.min(40)]);
+                    assert_eq!(found, expected, "{form:?}, {end} octets, to {command}");
+                }
+            }
+        }
+    }
 }

@@ -2,12 +2,79 @@
 //! RFC 3030).
 
 use super::terms::{Action, Delivery, Policy, Step};
-use super::{Receiving, Session, State};
-use crate::smtp::data::{BareNewlines, Framing};
+use super::{Cause, Session, State};
+use crate::smtp::data::{BareNewlines, Decoder, Framing};
 use crate::smtp::envelope::Envelope;
 use crate::smtp::reply::Reply;
 
+/// A message that is coming in.
+#[derive(Debug)]
+pub(super) struct Receiving {
+    pub(super) envelope: Envelope,
+    decoder: Decoder,
+    octets: u64,
+    /// Decided already: what comes is thrown away, and this is the answer.
+    refusal: Option<Reply>,
+}
+
+/// The octets of a BDAT that was out of place.
+#[derive(Debug)]
+pub(super) struct Discarding {
+    left: u64,
+    octets: u64,
+    reply: Reply,
+    cause: Cause,
+}
+
+impl Receiving {
+    pub(super) fn new(envelope: Envelope, framing: Framing) -> Self {
+        Self { envelope, decoder: Decoder::new(framing), octets: 0, refusal: None }
+    }
+}
+
 impl<P: Policy> Session<P> {
+    /// Octets of the message that is coming in, kept or thrown away. `None`
+    /// while a command is due, or what comes is no message.
+    pub fn octets(&self) -> Option<u64> {
+        match &self.state {
+            State::Data(receiving) | State::Chunk { receiving, .. } | State::BetweenChunks(receiving) => {
+                Some(receiving.octets)
+            }
+            State::Discard(Discarding { octets, cause: Cause::Limit, .. }) => Some(*octets),
+            _ => None,
+        }
+    }
+
+    /// Whether the client seems to have ended its message by LF.LF, which is
+    /// no end of data.
+    pub fn ends_in_bare_lf(&self) -> bool {
+        matches!(&self.state, State::Data(receiving) if receiving.decoder.ends_in_bare_lf())
+    }
+
+    /// Refuses the message that is coming in, because it has no room: the
+    /// rest of it is thrown away, and the client receives the reply at its end.
+    pub fn refuse_message(&mut self, reply: Reply) {
+        if let State::Data(receiving) | State::Chunk { receiving, .. } | State::BetweenChunks(receiving) =
+            &mut self.state
+        {
+            receiving.refusal.get_or_insert(reply);
+        }
+    }
+
+    /// The end of the message that is coming in is not waited for. Where more
+    /// came than may come the client receives that reply now, else `reply`.
+    pub fn stop_receiving(&mut self, reply: Option<Reply>) {
+        let too_big = self.octets().is_some_and(|octets| octets > self.settings.max_message_size);
+        let reply = if too_big { Some(self.too_big()) } else { reply };
+        if let State::Data(receiving) | State::Chunk { receiving, .. } | State::BetweenChunks(receiving) =
+            &mut self.state
+            && let Some(reply) = reply
+        {
+            let envelope = receiving.envelope.clone();
+            self.refuse(&envelope, reply);
+        }
+    }
+
     pub(super) fn receive_data(
         &mut self,
         mut receiving: Receiving,
@@ -25,21 +92,34 @@ impl<P: Policy> Session<P> {
     }
 
     /// The octets of a BDAT follow whether it is in place or not, so one that
-    /// is not has to be read all the same (RFC 3030 §2).
+    /// is not has to be read all the same (RFC 3030 §2). A chunk that is too
+    /// large by what it announces is not kept, but read like any other.
     pub(super) fn bdat(&mut self, octets: u64, last: bool, body: &mut Vec<u8>) -> Action {
         match std::mem::replace(&mut self.state, State::Ready) {
-            State::BetweenChunks(receiving) => self.receive_chunk(receiving, octets, last, &[], body).1,
+            State::BetweenChunks(receiving) => self.chunk(receiving, octets, last, body),
             State::Mail(envelope) if !envelope.recipients.is_empty() => {
                 match self.policy.check(Step::Data(&envelope)) {
-                    Some(reply) => self.discard(octets, reply, &[]).1,
-                    None => {
-                        let receiving = Receiving::new(envelope, Framing::Chunks);
-                        self.receive_chunk(receiving, octets, last, &[], body).1
-                    }
+                    Some(reply) => self.skip(octets, Cause::Client, reply),
+                    None => self.chunk(Receiving::new(envelope, Framing::Chunks), octets, last, body),
                 }
             }
-            _ => self.discard(octets, Reply::new(503, "5.5.1 say MAIL and RCPT first"), &[]).1,
+            _ => {
+                // More of a message that is refused is what a pipeline holds.
+                let cause = if self.chunks_refused { Cause::Limit } else { Cause::Client };
+                self.skip(octets, cause, Reply::new(503, "5.5.1 say MAIL and RCPT first"))
+            }
         }
+    }
+
+    fn chunk(&mut self, mut receiving: Receiving, octets: u64, last: bool, body: &mut Vec<u8>) -> Action {
+        if octets > self.settings.max_message_size.saturating_sub(receiving.octets) {
+            receiving.refusal.get_or_insert_with(|| self.too_big());
+        }
+        self.receive_chunk(receiving, octets, last, &[], body).1
+    }
+
+    fn skip(&mut self, left: u64, cause: Cause, reply: Reply) -> Action {
+        self.discard(Discarding { left, octets: 0, reply, cause }, &[]).1
     }
 
     pub(super) fn receive_chunk(
@@ -69,15 +149,16 @@ impl<P: Policy> Session<P> {
         (used, action)
     }
 
-    pub(super) fn discard(&mut self, left: u64, reply: Reply, input: &[u8]) -> (usize, Action) {
+    pub(super) fn discard(&mut self, discarding: Discarding, input: &[u8]) -> (usize, Action) {
+        let Discarding { left, octets, reply, cause } = discarding;
         let used = usize::try_from(left).map_or(input.len(), |left| left.min(input.len()));
-        let left = left - used as u64;
+        let (left, octets) = (left - used as u64, octets + used as u64);
         if left > 0 {
-            self.state = State::Discard { left, reply };
+            self.state = State::Discard(Discarding { left, octets, reply, cause });
             return (used, Action::Continue);
         }
         self.state = State::Ready;
-        self.fault(reply);
+        self.refusal(cause, reply);
         (used, self.go_on())
     }
 
@@ -94,7 +175,10 @@ impl<P: Policy> Session<P> {
 
     pub(super) fn end_of_chunk(&mut self, receiving: Receiving) -> Action {
         match receiving.refusal {
-            Some(reply) => self.refuse(&receiving.envelope, reply),
+            Some(reply) => {
+                self.refuse(&receiving.envelope, reply);
+                self.chunks_refused = true;
+            }
             None => {
                 self.reply(Reply::new(250, "2.0.0 chunk received"));
                 self.state = State::BetweenChunks(receiving);

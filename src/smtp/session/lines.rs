@@ -18,6 +18,9 @@ impl<P: Policy> Session<P> {
         if hello::is_foreign(&input[..end]) || too_long && hello::begins_foreign(input) {
             return self.foreign(used);
         }
+        if let State::Early = self.state {
+            return (used, self.early_line(&input[..end]));
+        }
         if std::mem::take(&mut self.skipping_line) || too_long {
             return (used, self.unreadable_line(Malformed::TooLong));
         }
@@ -49,6 +52,16 @@ impl<P: Policy> Session<P> {
         }
         let used = if self.skipping_line { input.len() } else { 0 };
         (used, Action::Read)
+    }
+
+    /// What came before the greeting was written may be QUIT. The outcome is
+    /// the same where QUIT comes just behind the greeting.
+    fn early_line(&mut self, line: &[u8]) -> Action {
+        if line.trim_ascii_end().eq_ignore_ascii_case(b"QUIT") {
+            return self.command(Command::Quit, &[], &mut Vec::new());
+        }
+        self.end(Reply::new(554, "5.5.0 you talked before the greeting"));
+        Action::Close
     }
 
     fn foreign(&mut self, used: usize) -> (usize, Action) {

@@ -190,6 +190,7 @@ pub(crate) async fn an_import_unites_what_both_stores_know(engine: &dyn Engine) 
                 assert_eq!(known.state, State::Settled(most.clone()), "{here:?} here, {there:?} there");
                 assert_eq!(known.expires, at(1).plus(WINDOW), "the longer memory");
             }
+            store.import(vec![foreign.clone()], at(6)).await.unwrap();
             let again = store.import(vec![foreign], at(6)).await.unwrap();
             assert_eq!((again.added, again.kept), (0, 1), "{here:?} here, {there:?} there");
             store.forget(id(1), at(6)).await.unwrap();

@@ -4,6 +4,7 @@
 //! `contract_suite!(name, engine expression)` in its tests.
 
 pub(crate) mod figures;
+pub(crate) mod former;
 pub(crate) mod heard;
 pub(crate) mod lasting;
 pub(crate) mod life;
@@ -102,6 +103,16 @@ macro_rules! contract_suite {
             heard::one_whose_client_comes_again_is_remembered_whatever_others_hear,
             heard::a_note_reaches_the_record_beneath_a_claim,
             heard::a_restart_keeps_what_is_known_of_the_clients,
+            former::a_record_under_a_former_id_suppresses,
+            former::a_moved_record_is_found_again_after_a_kill,
+            former::a_moved_record_is_judged_by_its_state,
+            former::who_of_a_whole_message_has_it_moves_along,
+            former::a_record_of_another_text_stays_where_it_is,
+            former::what_says_more_goes_before_what_says_less,
+            former::an_expired_record_is_under_no_former_id,
+            former::a_flight_under_a_former_id_is_waited_for,
+            former::many_records_of_one_message_move_at_once,
+            former::a_new_store_looks_for_no_former_id,
             figures::the_census_follows_every_change,
             figures::what_expired_counts_until_it_is_swept,
             figures::a_tenant_over_its_cap_claims_nothing_new,
@@ -145,6 +156,7 @@ pub(crate) fn token(attempt: u64) -> Token {
 pub(crate) fn slot(number: u8) -> Slot {
     Slot {
         id: id(number),
+        former: Vec::new(),
         tenant: "shop".into(),
         strategy: "header".into(),
         key: format!("order-{number}"),

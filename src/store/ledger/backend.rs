@@ -61,6 +61,17 @@ pub trait Backend: Send + 'static {
     /// From now on every record has.
     fn set_indexed(&mut self) -> Result<(), StoreFault>;
 
+    /// Whether a record may stand under an id that an earlier version gave it.
+    /// `false` spares a look for each new e-mail.
+    fn has_former(&self) -> bool {
+        true
+    }
+
+    /// From now on one may.
+    fn expect_former(&mut self) -> Result<(), StoreFault> {
+        Ok(())
+    }
+
     /// Adds to what was counted in an hour.
     fn add_count(&mut self, delta: &Count) -> Result<(), StoreFault>;
 

@@ -60,6 +60,7 @@ impl<B: Backend> Ledger<B> {
     /// See [`super::super::Store::import`]; a checkpoint makes it durable.
     pub fn import(&mut self, records: Vec<Record>, now: Timestamp) -> Result<Imported, StoreFault> {
         self.pass_time(now);
+        self.expect_former()?;
         let mut imported = Imported::default();
         for record in records {
             self.import_one(record, now, &mut imported)?;
@@ -87,7 +88,11 @@ impl<B: Backend> Ledger<B> {
         }
         let stored = self.backend.get(&id)?;
         let live = stored.as_ref().filter(|stored| !expired(stored, now));
-        let united = live.map_or_else(|| record.clone(), |live| unite(live.clone(), record.clone()));
+        let mut united = live.map_or_else(|| record.clone(), |live| unite(live.clone(), record.clone()));
+        if let Some(held) = self.held.get(&id) {
+            // A start takes a record that has more attempts for the end of this one.
+            united.attempt_count = held.attempt_count;
+        }
         if live == Some(&united) {
             imported.kept += 1;
             return Ok(());

@@ -523,3 +523,40 @@ proptest! {
         }
     }
 }
+
+/// A record that moves from a former id is written before it is removed: a crash
+/// may leave it twice, and never not at all.
+#[test]
+fn a_crash_while_a_record_moves_never_loses_it() {
+    let today = Slot { former: vec![id(9)], ..slot(1) };
+    let mut map = MapBackend::default();
+    map.expect_former().unwrap();
+    let mut ledger = Ledger::new(map);
+    ledger.claim(&request(1, at(0), vec![Slot { id: id(9), ..slot(1) }])).unwrap();
+    ledger.settle(token(1), at(0), &[settlement(9, accepted())]).unwrap();
+    let before = ledger.backend;
+    let mut crashes = 0;
+    for writes in 0.. {
+        let dying = Dying { map: before.clone(), left: Cell::new(writes) };
+        let mut ledger = Ledger::new(dying);
+        let survived = ledger.claim(&request(2, at(1), vec![today.clone()])).is_ok();
+        let mut ledger = Ledger::new(ledger.backend.map);
+        ledger.recover(at(2)).unwrap();
+        while ledger.count_some(1).unwrap() != Progress::Complete {}
+        check_census(&ledger);
+        let again = ledger.claim(&request(3, at(2), vec![today.clone()])).unwrap();
+        assert!(
+            matches!(&again[0], Claimed::Settled { record, .. } if record.id == id(1)),
+            "{writes}: {again:?}"
+        );
+        check_census(&ledger);
+        ledger.sweep(at(1_000_000), 100).unwrap();
+        assert!(ledger.backend().range(EVERYTHING, 10).unwrap().is_empty(), "after {writes} writes");
+        assert!(ledger.backend().due(at(u64::from(u32::MAX)), 10).unwrap().is_empty());
+        if survived {
+            break;
+        }
+        crashes += 1;
+    }
+    assert!(crashes > 4, "{crashes}");
+}

@@ -18,8 +18,10 @@ use super::compaction::{self, Compactor, Step};
 use super::keys;
 use super::log::{CommitLog, Serial};
 use super::open::Opened;
-use super::trees::{Kind, Trees};
+use super::tenant_key;
+use super::trees::{Kind, Note, Trees};
 use crate::clock::Timestamp;
+use crate::secret::SecretKey;
 
 /// Octets that sled may be given before its file is synced. It uses a segment of
 /// half a mebibyte again once what was in it is written elsewhere, without
@@ -41,6 +43,8 @@ pub(super) struct SledBackend {
     compactor: Compactor,
     /// Every record has its entry in the index of keys.
     indexed: bool,
+    /// No record has an id of an earlier version.
+    own_ids: bool,
     /// Octets that sled was given since its data file was synced.
     unsynced: usize,
     commits: CommitLog,
@@ -75,7 +79,8 @@ impl SledBackend {
         }
         let trees = Trees::of(db, data).map_err(|error| failed(&error))?;
         let mut backend = Self {
-            indexed: trees.is_indexed().map_err(|error| failed(&error))?,
+            indexed: trees.has(Note::Indexed).map_err(|error| failed(&error))?,
+            own_ids: trees.has(Note::OwnIds).map_err(|error| failed(&error))?,
             trees,
             compactor: Compactor::new(path, floor),
             unsynced: 0,
@@ -88,6 +93,10 @@ impl SledBackend {
         };
         if !backend.indexed && backend.trees.tree(Kind::Claims).is_empty() {
             backend.set_indexed()?;
+            // What an earlier version was sending may still be open.
+            if backend.open.is_empty() && left.settled.is_empty() {
+                backend.set_own_ids()?;
+            }
         }
         for (serial, bytes) in left.settled {
             let record = codec::decode(&bytes).map_err(|why| backend.unreadable(&why))?;
@@ -95,6 +104,17 @@ impl SledBackend {
             backend.ended.push(serial);
         }
         Ok(backend)
+    }
+
+    /// See [`tenant_key::read_or_make`].
+    pub(super) fn tenant_key(&self) -> Result<SecretKey, StoreFault> {
+        tenant_key::read_or_make(&self.path, &self.trees)
+    }
+
+    fn set_own_ids(&mut self) -> Result<(), StoreFault> {
+        self.trees.set(Note::OwnIds, &[]).map_err(|error| self.broken(&error))?;
+        self.own_ids = true;
+        Ok(())
     }
 
     /// Writes a settled record that sled may have lost, unless it has a later
@@ -154,6 +174,12 @@ impl SledBackend {
     #[cfg(test)]
     pub(super) fn forget_index(&mut self) -> bool {
         self.trees.forget_index()
+    }
+
+    /// As an earlier version left it. False where that failed.
+    #[cfg(test)]
+    pub(super) fn forget_own_ids(&mut self) -> bool {
+        self.expect_former().is_ok() && self.flush().is_ok()
     }
 
     #[cfg(test)]
@@ -271,8 +297,18 @@ impl Backend for SledBackend {
     }
 
     fn set_indexed(&mut self) -> Result<(), StoreFault> {
-        self.trees.set_indexed().map_err(|error| self.broken(&error))?;
+        self.trees.set(Note::Indexed, &[]).map_err(|error| self.broken(&error))?;
         self.indexed = true;
+        Ok(())
+    }
+
+    fn has_former(&self) -> bool {
+        !self.own_ids
+    }
+
+    fn expect_former(&mut self) -> Result<(), StoreFault> {
+        self.trees.take(Note::OwnIds).map_err(|error| self.broken(&error))?;
+        self.own_ids = false;
         Ok(())
     }
 

@@ -147,7 +147,7 @@ impl Compactor {
             Stage::Copying(_) if spare < MARGIN => Err(no_room()),
             Stage::Copying(copy) => copy.some(from, most),
         };
-        match done.and_then(|all| if all { self.complete() } else { Ok(Step::Copying) }) {
+        match done.and_then(|all| if all { self.complete(from) } else { Ok(Step::Copying) }) {
             Ok(step) => step,
             Err(error) => {
                 self.give_up(&error);
@@ -194,8 +194,9 @@ impl Compactor {
     /// Takes the copy, with all of it on stable storage. The old file's
     /// snapshots, which sled would take for the new one's, are gone then; they
     /// only save reading its log.
-    fn complete(&mut self) -> Result<Step, Error> {
+    fn complete(&mut self, from: &Trees) -> Result<Step, Error> {
         let Stage::Copying(copy) = &mut self.stage else { return Ok(Step::Resting) };
+        copy.to.take_notes(from)?;
         copy.sync()?;
         copy.share_blobs()?;
         open::remove_snapshots(&self.path, |_| true)?;

@@ -16,6 +16,7 @@ mod compaction;
 mod keys;
 mod log;
 mod open;
+mod tenant_key;
 #[cfg(test)]
 mod tests;
 mod trees;
@@ -27,6 +28,7 @@ use super::ledger::Ledger;
 use super::worker::{Poison, Room};
 use super::{Record, StoreFault};
 use crate::clock::Timestamp;
+use crate::secret::SecretKey;
 use backend::SledBackend;
 
 /// Claims in a directory that this process alone has open.
@@ -49,6 +51,26 @@ impl From<u64> for Space {
     }
 }
 
+/// A store that was opened for relaying.
+#[derive(Debug)]
+pub struct Opened {
+    /// The store.
+    pub store: SledStore,
+    /// What was being committed when the last process ended, in doubt now.
+    pub doubts: Vec<Record>,
+    /// The key by which the passwords of tenants are hashed. It is the same as
+    /// long as the store lasts.
+    pub tenant_key: SecretKey,
+}
+
+/// Whether a store is opened to relay.
+#[derive(Clone, Copy)]
+enum Purpose {
+    /// What was being committed is in doubt from then on.
+    Relaying(Timestamp),
+    Looking,
+}
+
 impl SledStore {
     /// Opens or creates the store in `path`, for relaying, within `space`: often
     /// just what is kept free, in octets. What was being
@@ -64,28 +86,52 @@ impl SledStore {
         space: impl Into<Space>,
         at: Timestamp,
     ) -> Result<(Self, Vec<Record>), StoreFault> {
-        Self::start(path, space.into(), Some(at))
+        Parts::open(path, space.into())?.start(Purpose::Relaying(at))
+    }
+
+    /// The same with the key of the store's tenants, which is made where there
+    /// has never been one. Fails with [`StoreFault::Failed`] where it can't be
+    /// read or made, or is another than that of the claims; what was being
+    /// committed is left for the next opening then.
+    pub fn open_for_relaying(
+        path: &Path,
+        space: impl Into<Space>,
+        at: Timestamp,
+    ) -> Result<Opened, StoreFault> {
+        let parts = Parts::open(path, space.into())?;
+        let tenant_key = parts.backend.tenant_key()?;
+        let (store, doubts) = parts.start(Purpose::Relaying(at))?;
+        Ok(Opened { store, doubts, tenant_key })
     }
 
     /// The same for looking and mending, as `keys list` does: what was being
     /// committed stays so, for the next [`SledStore::open`] to find.
     pub fn open_without_recovery(path: &Path) -> Result<Self, StoreFault> {
-        Ok(Self::start(path, Space { reserve: 0, floor: u64::MAX }, None)?.0)
+        Ok(Parts::open(path, Space { reserve: 0, floor: u64::MAX })?.start(Purpose::Looking)?.0)
     }
+}
 
-    fn start(
-        path: &Path,
-        space: Space,
-        recover_at: Option<Timestamp>,
-    ) -> Result<(Self, Vec<Record>), StoreFault> {
+/// What a store is made of.
+struct Parts {
+    backend: SledBackend,
+    poison: Arc<Poison>,
+    room: Room,
+}
+
+impl Parts {
+    fn open(path: &Path, space: Space) -> Result<Self, StoreFault> {
         let poison = Arc::new(Poison::default());
         let backend = SledBackend::new(open::open(path)?, path, space.floor, Arc::clone(&poison))?;
-        let mut ledger = Ledger::new(backend);
-        let doubtful = match recover_at {
-            Some(at) => ledger.recover(at)?,
-            None => ledger.load().map(|()| Vec::new())?,
+        Ok(Self { backend, poison, room: Room::on_disk(path.to_owned(), space.reserve) })
+    }
+
+    fn start(self, purpose: Purpose) -> Result<(SledStore, Vec<Record>), StoreFault> {
+        let mut ledger = Ledger::new(self.backend);
+        let doubtful = match purpose {
+            Purpose::Relaying(at) => ledger.recover(at)?,
+            Purpose::Looking => ledger.load().map(|()| Vec::new())?,
         };
         ledger.checkpoint()?;
-        Ok((Self::over(ledger, poison, Room::on_disk(path.to_owned(), space.reserve))?, doubtful))
+        Ok((SledStore::over(ledger, self.poison, self.room)?, doubtful))
     }
 }

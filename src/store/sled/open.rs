@@ -150,12 +150,10 @@ fn open_db(path: &Path) -> Result<Db, StoreFault> {
     })
 }
 
-/// A new database, with its index, in a directory that is not there yet.
+/// A new database in a directory that is not there yet.
 pub(super) fn create(path: &Path) -> Result<Trees, Error> {
     fs::create_dir(path)?;
-    let trees = Trees::of(config(path).open()?, open_data(path)?)?;
-    trees.set_indexed()?;
-    Ok(trees)
+    Trees::of(config(path).open()?, open_data(path)?)
 }
 
 fn config(path: &Path) -> Config {

@@ -13,8 +13,8 @@ use super::super::contract::{
 use super::super::ledger::Backend;
 use super::super::record::MAX_ATTEMPTS;
 use super::super::{
-    Attempt, AttemptKind, Fingerprint, MAX_MARKS, Marks, Names, Outcome, State, Store, Suppression, Tally,
-    Token,
+    Attempt, AttemptKind, Fingerprint, MAX_MARKS, Marks, Names, Outcome, Slot, State, Store, Suppression,
+    Tally, Token,
 };
 use super::*;
 use crate::smtp::reply::Reply;
@@ -378,4 +378,41 @@ async fn the_keys_of_an_older_store_are_indexed() {
     store.close().await.unwrap();
     assert!(index(|backend| backend.is_indexed()), "it is remembered");
     assert!(index(|backend| backend.has_entries()));
+}
+
+/// A store that an earlier version made may hold its ids, compacted or not.
+#[tokio::test]
+async fn an_older_store_is_looked_through_for_former_ids() {
+    let dir = Sled::new();
+    let (store, _) = SledStore::open(&dir.path(), 0, at(0)).unwrap();
+    send(&store, 1, at(0), slot(9), accepted()).await;
+    store.close().await.unwrap();
+    let mut backend =
+        SledBackend::new(open::open(&dir.path()).unwrap(), &dir.path(), compaction::FLOOR, Arc::default())
+            .unwrap();
+    assert!(!backend.has_former());
+    assert!(backend.forget_own_ids());
+    drop(backend);
+    let (store, _) = SledStore::open(&dir.path(), 0, at(1)).unwrap();
+    let today = Slot { former: vec![id(9)], fingerprint: slot(9).fingerprint, ..slot(1) };
+    assert_eq!(settled(claim(&store, 2, at(1), today).await).0.id, id(1));
+    store.close().await.unwrap();
+}
+
+/// What the process before was sending when it was killed is in doubt under its
+/// own id, and still keeps its retry back.
+#[tokio::test]
+async fn a_doubt_of_an_earlier_version_is_found_after_its_crash() {
+    let dir = Sled::new();
+    let (store, _) = SledStore::open(&dir.path(), 0, at(0)).unwrap();
+    store.import(Vec::new(), at(0)).await.unwrap();
+    assert!(is_new(&claim(&store, 1, at(0), slot(9)).await));
+    store.commit(token(1), vec![id(9).into()], at(0)).await.unwrap();
+    let (killed, doubtful) = dir.killed(at(1)).await;
+    assert_eq!(doubtful.len(), 1);
+    let today = Slot { former: vec![id(9)], ..slot(1) };
+    let (record, _) = settled(claim(&*killed, 2, at(1), today).await);
+    assert!(matches!(record.state, State::Settled(Outcome::InDoubt(_))));
+    killed.close().await.unwrap();
+    store.close().await.unwrap();
 }

@@ -3,11 +3,31 @@
 use std::fs::File;
 use std::io;
 
-use ::sled::{Db, Error, Tree};
+use ::sled::{Db, Error, IVec, Tree};
 
-/// There where every record has its entry in the index of keys. A store that an
-/// earlier version made lacks it until all of that is entered.
-const INDEXED: &[u8] = b"keys indexed";
+/// What a database knows of itself, in the tree that has no name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Note {
+    /// There where every record has its entry in the index of keys. A store that
+    /// an earlier version made lacks it until all of that is entered.
+    Indexed,
+    /// There where no record can have an id that an earlier version gave it: a
+    /// store that began with this version. Another change of the ids needs
+    /// another name for this note.
+    OwnIds,
+    /// What the key of the tenants' passwords is known by.
+    TenantKey,
+}
+
+impl Note {
+    fn name(self) -> &'static [u8] {
+        match self {
+            Note::Indexed => b"keys indexed",
+            Note::OwnIds => b"ids 2",
+            Note::TenantKey => b"tenant key",
+        }
+    }
+}
 
 /// What a tree holds. In this order they are copied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -42,7 +62,7 @@ pub(super) struct Trees {
     keys: Tree,
     claims: Tree,
     counts: Tree,
-    /// Its own tree holds what is known of the others: [`INDEXED`].
+    /// Its own tree holds what is known of the others: [`Note`].
     db: Db,
     /// sled's data file.
     data: File,
@@ -70,12 +90,30 @@ impl Trees {
         }
     }
 
-    pub(super) fn is_indexed(&self) -> Result<bool, Error> {
-        self.db.contains_key(INDEXED)
+    /// What is noted there, if anything.
+    pub(super) fn note(&self, note: Note) -> Result<Option<IVec>, Error> {
+        self.db.get(note.name())
     }
 
-    pub(super) fn set_indexed(&self) -> Result<(), Error> {
-        self.db.insert(INDEXED, &[]).map(|_| ())
+    pub(super) fn has(&self, note: Note) -> Result<bool, Error> {
+        self.db.contains_key(note.name())
+    }
+
+    pub(super) fn set(&self, note: Note, value: &[u8]) -> Result<(), Error> {
+        self.db.insert(note.name(), value).map(drop)
+    }
+
+    pub(super) fn take(&self, note: Note) -> Result<(), Error> {
+        self.db.remove(note.name()).map(drop)
+    }
+
+    /// Notes all that `from` does.
+    pub(super) fn take_notes(&self, from: &Self) -> Result<(), Error> {
+        for entry in from.db.iter() {
+            let (name, value) = entry?;
+            self.db.insert(name, value)?;
+        }
+        Ok(())
     }
 
     /// Hands everything to the operating system, which is as far as sled goes.
@@ -96,6 +134,6 @@ impl Trees {
     /// As an earlier version left it. False where that failed.
     #[cfg(test)]
     pub(super) fn forget_index(&self) -> bool {
-        self.keys.clear().is_ok() && self.db.remove(INDEXED).is_ok() && self.flush().is_ok()
+        self.keys.clear().is_ok() && self.take(Note::Indexed).is_ok() && self.flush().is_ok()
     }
 }

@@ -345,9 +345,10 @@ impl<B: Backend> Writer<B> {
             return;
         }
         let claimed = self.roomy().and_then(|ledger| ledger.claim(request));
-        let all_new = |claimed: &Vec<Claimed>| claimed.iter().all(|c| matches!(c, Claimed::New { .. }));
-        if !claimed.as_ref().is_ok_and(all_new) {
-            // Duplicates were counted in their records.
+        let new = |answer: &Claimed| matches!(answer, Claimed::New { previous: None });
+        if !claimed.as_ref().is_ok_and(|claimed| claimed.iter().all(new)) {
+            // Duplicates were counted in their records, and what was there
+            // before may have moved.
             self.written();
         }
         if answer.send(claimed).is_err() {

@@ -113,7 +113,7 @@ impl Server {
         self.shake_hands(far.accept().await).await
     }
 
-    /// A connection that greets, offers STARTTLS (and CHUNKING) and grants it.
+    /// A connection that greets, offers STARTTLS (and DSN) and grants it.
     pub(super) async fn starttls(&self, far: &Far) -> std::io::Result<SecurePeer> {
         let mut peer = far.greet(STARTTLS).await;
         peer.hear("STARTTLS\r\n").await;
@@ -134,7 +134,7 @@ impl Server {
     }
 }
 
-pub(super) const STARTTLS: &str = "250-hello\r\n250-STARTTLS\r\n250-CHUNKING\r\n250 PIPELINING\r\n";
+pub(super) const STARTTLS: &str = "250-hello\r\n250-STARTTLS\r\n250-DSN\r\n250 PIPELINING\r\n";
 
 /// An upstream at this address, with these lines of configuration.
 pub(super) fn upstream_at(address: &str, lines: &str) -> Upstream {

@@ -316,13 +316,14 @@ async fn all_refused_keeps_the_connection() {
         let mut peer = far.greet(PIPELINING).await;
         peer.hear(GROUP).await;
         peer.say("250 a\r\n550 b\r\n450 c\r\n554 none\r\n").await;
+        peer.hear("RSET\r\n").await;
+        peer.say("250 reset\r\n").await;
         peer
     };
     let (prepared, mut peer) = join!(upstream.prepare(None, &envelope, &content), play);
     let Ok(Prepared::Settled { replies, upstream: name }) = prepared else { panic!("{prepared:?}") };
     assert_eq!((codes(&replies), name), (vec![550, 450], far.address.clone()));
-    let group = format!("RSET\r\n{GROUP}");
-    let (prepared, ()) = join!(upstream.prepare(None, &envelope, &content), take(&mut peer, &group));
+    let (prepared, ()) = join!(upstream.prepare(None, &envelope, &content), take(&mut peer, GROUP));
     ready(prepared).abort();
 }
 
@@ -359,6 +360,53 @@ async fn over_tcp_too_only_a_reply_after_the_dot_counts() {
             Completion::InDoubt(_) => assert!(!late.starts_with("421")),
             other => panic!("{other:?}"),
         }
+        assert_eq!(upstream.idle_connections(), 0);
+    }
+}
+
+#[tokio::test]
+async fn a_connection_that_speaks_out_of_turn_or_form_carries_no_other_message() {
+    for (reply, farewell) in [
+        ("250 taken\r\n250 and more\r\n", ""),
+        ("250 taken\r\n2", ""),
+        ("250\ttaken\r\n", "QUIT\r\n"),
+        ("250-taken\r\n251 taken\r\n", "QUIT\r\n"),
+    ] {
+        let far = Far::listen().await;
+        let upstream = upstream(&[&far]);
+        let (envelope, content) = (envelope(), content("x\r\n"));
+        let play = async {
+            let mut peer = far.greet(PIPELINING).await;
+            take(&mut peer, GROUP).await;
+            peer
+        };
+        let (prepared, mut peer) = join!(upstream.prepare(None, &envelope, &content), play);
+        let completion = finish(ready(prepared), &mut peer, reply).await;
+        assert_eq!(replied(&completion), 250, "{reply:?}");
+        assert_eq!(upstream.idle_connections(), 0, "{reply:?}");
+        peer.hear_last(farewell).await;
+    }
+}
+
+#[tokio::test]
+async fn a_refusal_before_the_dot_is_the_outcome_and_no_dot_leaves() {
+    for (early, code) in [("554 5.7.1 spam\r\n", 554), ("450-4.7.1 not\r\n450 4.7.1 now\r\n", 450)] {
+        let far = Far::listen().await;
+        let upstream = upstream(&[&far]);
+        let (envelope, content) = (envelope(), content("x\r\n"));
+        let play = async {
+            let mut peer = far.greet(PIPELINING).await;
+            take(&mut peer, GROUP).await;
+            peer
+        };
+        let (prepared, mut peer) = join!(upstream.prepare(None, &envelope, &content), play);
+        peer.say(early).await;
+        let completion = ready(prepared).complete().await;
+        let Completion::Replied(reply) = completion else { panic!("{completion:?}") };
+        let mut wire = Vec::new();
+        reply.write_to(&mut wire);
+        assert_eq!((reply.code(), String::from_utf8_lossy(&wire)), (code, early.into()));
+        peer.hear_last("").await;
         assert_eq!(upstream.idle_connections(), 0);
     }
 }

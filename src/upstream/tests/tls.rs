@@ -104,11 +104,10 @@ async fn behind_starttls_everything_is_said_anew() {
     let ca = authority.file.path().display();
     let upstream =
         upstream_at(&format!("localhost:{port}"), &format!("tls = \"starttls\"\nca_file = \"{ca}\""));
-    // CHUNKING was offered in clear only, and is not used.
     let peer = deliver(&upstream, server.secured(&far, PIPELINING)).await;
     assert_eq!(peer.stream.get_ref().1.server_name(), Some("localhost"));
     let offered = upstream.capabilities().unwrap();
-    assert!(offered.pipelining && !offered.chunking && !offered.starttls);
+    assert!(offered.pipelining && !offered.dsn && !offered.starttls);
 }
 
 #[tokio::test]
@@ -375,15 +374,50 @@ async fn over_tls_too_nothing_that_came_before_the_dot_is_its_reply() {
 }
 
 #[tokio::test]
+async fn what_came_in_whole_records_counts_though_tls_is_cut_off() {
+    let authority = Authority::new();
+    // What the record holds, and how many octets of the record are missing.
+    for (said, missing, due) in [
+        ("554-no\r\n", 0, Some(554)),
+        ("554", 0, Some(554)),
+        ("250 2.0.0 ta", 0, Some(250)),
+        ("250 2.0.0 taken\r\n", 1, None),
+        ("25", 0, None),
+        ("", 0, None),
+    ] {
+        let (transaction, peer) = prepared(&authority).await;
+        let (mut stream, mut tls) = peer.stream.into_inner();
+        let mut record = Vec::new();
+        tls.writer().write_all(said.as_bytes()).unwrap();
+        tls.write_tls(&mut record).unwrap();
+        let play = async {
+            // The dot, in whatever record.
+            let _ = stream.read(&mut [0; 100]).await;
+            stream.write_all(&record[..record.len() - missing]).await.unwrap();
+            // No close_notify.
+            drop(stream);
+        };
+        let (completion, ()) = join!(transaction.complete(), play);
+        match completion {
+            Completion::Replied(reply) => assert_eq!(Some(reply.code()), due, "{said:?}"),
+            Completion::InDoubt(_) => assert_eq!(due, None, "{said:?}"),
+            other => panic!("{said:?}: {other:?}"),
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_refusal_is_heard_while_tls_can_not_be_written() {
     let (far, authority) = (Far::listen().await, Authority::new());
     let server = authority.issue("127.0.0.1").server();
     let upstream = verified(&far, "starttls", &authority);
     let (envelope, content) = (envelope(), content_in_file("", &vec![b'x'; 32 << 20]));
     let play = async {
-        let mut peer = server.secured(&far, "250-hello\r\n250-CHUNKING\r\n250 PIPELINING\r\n").await;
-        peer.hear("MAIL FROM:<a@x.example>\r\n").await;
-        peer.say("552 too big\r\n503 b\r\n503 c\r\n552 no\r\n").await;
+        let mut peer = server.secured(&far, PIPELINING).await;
+        peer.hear(GROUP).await;
+        peer.say(GRANTED).await;
+        peer.hear("xxx").await;
+        peer.say("552 too big\r\n").await;
         // It reads no more.
         peer
     };
@@ -441,11 +475,16 @@ async fn a_refusal_is_heard_while_what_was_taken_is_not_sent() {
     let hoard = Hoard { stream: near, stuck: stuck.clone() };
     let mut connection = Connection::new(hoard, "mx.example:25".into(), TIMEOUTS);
     let mut peer = Peer { stream: far };
-    let (hello, ()) = join!(connection.hello("relay.example"), peer.greet(CHUNKING));
+    let (hello, ()) = join!(connection.hello("relay.example"), peer.greet(PIPELINING));
     hello.unwrap();
-    stuck.store(true, Ordering::SeqCst);
     let (envelope, content) = (envelope(), content("x\r\n"));
-    let refuse = peer.say("552 too big\r\n");
+    let refuse = async {
+        peer.hear(GROUP).await;
+        stuck.store(true, Ordering::SeqCst);
+        peer.say(GRANTED).await;
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        peer.say("552 too big\r\n").await;
+    };
     let (standing, ()) = join!(prepare(&mut connection, &envelope, &content), refuse);
     match standing {
         Ok(Standing::Settled { replies, keep }) => assert_eq!((codes(&replies), keep), (vec![552; 2], false)),

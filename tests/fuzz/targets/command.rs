@@ -17,12 +17,14 @@ pub(super) fn run(line: &[u8]) {
             return;
         }
     };
-    assert!(std::str::from_utf8(line).is_ok_and(|line| !line.contains(char::is_control)));
+    let is_text = std::str::from_utf8(line).is_ok_and(|line| !line.contains(char::is_control));
+    assert!(is_text || matches!(command, Command::Helo(_) | Command::Ehlo(_)));
     match command {
         Command::Mail(path, parameters) => mail(path, parameters),
         Command::Rcpt(recipient) => rcpt(&recipient),
         Command::Helo(name) | Command::Ehlo(name) => {
             assert!((1..=255).contains(&name.len()) && !name.contains(' '));
+            assert!(!name.contains(char::is_control));
         }
         Command::Bdat { octets, last } => {
             let again = format!("BDAT {octets}{}", if last { " LAST" } else { "" });
@@ -85,9 +87,13 @@ fn sent(due: Due, write: impl Fn(&mut Client, &mut Vec<u8>)) -> Vec<u8> {
 fn one_path(line: &[u8], path: &Path) {
     let text = path.as_str();
     if text.contains('"') {
-        let Path::Mailbox(mailbox) = path else { panic!("quotes in {text}") };
-        assert!(mailbox.local_part().starts_with('"') && mailbox.local_part().ends_with('"'));
-        assert!(!mailbox.domain().contains(['"', '<', '>', ' ', '\\']), "{text}");
+        let (local, domain) = match path {
+            Path::Mailbox(mailbox) => (mailbox.local_part(), mailbox.domain()),
+            Path::Local(local) => (local.as_str(), ""),
+            Path::Null => panic!("quotes in {text}"),
+        };
+        assert!(local.starts_with('"') && local.ends_with('"'));
+        assert!(!domain.contains(['"', '<', '>', ' ', '\\']), "{text}");
     } else {
         assert!(!text.contains(['<', '>', ' ', '\\']), "{text}");
         assert!(line.windows(text.len() + 2).any(|window| window == format!("<{text}>").as_bytes()));

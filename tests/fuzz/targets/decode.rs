@@ -89,7 +89,6 @@ fn comes_back(data: &[u8], choice: u8) {
     assert_eq!(decode::quoted_printable(escaped.as_bytes()), data);
 
     let Ok(text) = std::str::from_utf8(data) else { return };
-    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     // Cut anywhere, even inside a character.
     let cut = text.len() / 2;
     let halves = [&text.as_bytes()[..cut], &text.as_bytes()[cut..]];
@@ -100,11 +99,10 @@ fn comes_back(data: &[u8], choice: u8) {
             format!("=?UTF-8*en?q?{escaped}?=")
         }),
     ] {
-        let expected = text.strip_prefix('\u{feff}').unwrap_or(text);
-        assert_eq!(decode::words(words.join("\r\n ").as_bytes()), expected);
+        assert_eq!(decode::words(&decode::unfold(words.join("\r\n ").as_bytes())), text);
     }
     if !data.windows(2).any(|pair| pair == b"=?") {
-        assert_eq!(decode::words(text.as_bytes()), text.strip_prefix('\u{feff}').unwrap_or(text));
+        assert_eq!(decode::words(text.as_bytes()), text);
     }
 }
 

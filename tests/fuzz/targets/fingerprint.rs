@@ -9,7 +9,7 @@ use mailonce::message::fingerprint::{
 };
 
 use super::choice;
-use super::headers::received;
+use super::headers::{mailbox_lines, received};
 use super::wire::Dice;
 
 static EXCLUDE: LazyLock<Exclude> = LazyLock::new(|| {
@@ -72,7 +72,7 @@ DKIM-Signature: v=1; h=from\r\nMIME-Version: 1.0\r\nTo: c@c.test\r\n";
 /// Fields that hops and generators add are not in it.
 fn what_does_not_count(message: &[u8], exclude: &Exclude) {
     // They would be the start of a line that goes on.
-    if matches!(message.first(), Some(b' ' | b'\t')) {
+    if matches!(message.first(), Some(b' ' | b'\t')) || mailbox_lines(message) > 0 {
         return;
     }
     let added = [TRACE, message].concat();

@@ -4,12 +4,12 @@ use std::sync::LazyLock;
 
 use mailonce::config::{Config, Dedup};
 use mailonce::identity::chain::{Finding, explain, key_alone};
-use mailonce::identity::{self, IdentityFault, Key, TTL_HEADER};
+use mailonce::identity::{self, IdentityFault, Key, Proof, TTL_HEADER};
 use mailonce::message::Headers;
 use mailonce::store::Fingerprint;
 
 use super::choice;
-use super::headers::received;
+use super::headers::{mailbox_lines, received};
 use super::wire::own_reply_lines;
 
 /// The default lists, and a chain of all there is.
@@ -32,7 +32,12 @@ pub(super) fn run(data: &[u8]) {
     }
     let tenant = identity::tenant_of(Some("X-Tenant"), "submission", &headers);
     match &tenant {
-        Ok(tenant) => assert_eq!(identity::usable(tenant.clone()).as_ref(), Ok(tenant)),
+        Ok(tenant) => {
+            let name = tenant.name().to_owned();
+            assert_eq!(identity::usable(name.clone()), Ok(name));
+            let named = headers.first("x-tenant").is_some();
+            assert_eq!(tenant.proof(), if named { Proof::Header } else { Proof::Listener });
+        }
         Err(fault) => heard(fault),
     }
     // Fields that mean nothing here, in front, change nothing.
@@ -74,13 +79,14 @@ fn found(key: Option<&Key>, headers: &Headers) {
 
 /// Names of fields are the same in any case.
 fn renamed(message: &[u8], key: &Result<Option<Key>, IdentityFault>) {
-    let (fields, end) = super::headers::fields(message);
-    let mut shouted = Vec::new();
+    let start = mailbox_lines(message);
+    let (fields, end) = super::headers::fields(&message[start..]);
+    let mut shouted = message[..start].to_vec();
     for (name, all) in fields {
         shouted.extend_from_slice(name.to_ascii_uppercase().as_bytes());
         shouted.extend_from_slice(&all[name.len()..]);
     }
-    shouted.extend_from_slice(&message[end..]);
+    shouted.extend_from_slice(&message[start + end..]);
     if let Ok(headers) = Headers::parse(&shouted.into()) {
         assert_eq!(identity::key_of(&DEDUP, &headers, &PRINT), *key);
         assert_eq!(

@@ -1,7 +1,9 @@
 //! What an upstream answers, and when.
 
 use mailonce::smtp::address::Path;
-use mailonce::smtp::client::{Client, Due, MAX_EHLO_REPLY, MAX_LINE, MAX_REPLY, MailContent, ProtocolFault};
+use mailonce::smtp::client::{
+    Client, Due, MAX_LINE, MAX_LINES, MAX_READ, MAX_REPLY, MailContent, ProtocolFault,
+};
 use mailonce::smtp::envelope::{Envelope, MailParameters, Recipient};
 use mailonce::smtp::reply::Reply;
 
@@ -64,8 +66,7 @@ fn pipelined(pieces: &[&[u8]]) -> Answers {
             }
         }
         // What belongs to the last reply of this piece is counted to the next.
-        let most = MAX_EHLO_REPLY + MAX_LINE;
-        assert!(kept <= most, "{kept} octets are kept of one reply");
+        assert!(kept <= MAX_READ + piece.len(), "{kept} octets are read of one reply");
         for mechanism in client.capabilities().auth.iter().flatten() {
             assert!(!mechanism.is_empty() && *mechanism == mechanism.to_ascii_uppercase());
         }
@@ -86,19 +87,30 @@ fn without_late_ones(fault: ProtocolFault) -> ProtocolFault {
 /// already never answer it.
 fn one_by_one(pieces: &[&[u8]]) {
     let mut client = Client::new();
-    let (mut sent, mut answered) = (0, 0);
+    let (mut sent, mut answered, mut granted) = (0, 0, false);
     for piece in pieces {
         client.feed(piece);
         loop {
             let due = client.next_due();
             let early = due.is_none() && !client.is_quiet();
             match client.next_reply() {
+                Ok(Some((Due::Content, refusal))) => {
+                    assert!(early && granted, "nothing was under way");
+                    assert!(refusal.code() >= 400 && refusal.code() != 421);
+                    return after_early_bytes(client);
+                }
                 Ok(Some((answers, _))) => {
                     assert!(!early && due == Some(answers), "a reply answers what is not due");
+                    granted = answers == Due::Data;
                     answered += 1;
                     assert!(answered <= sent + 1, "more replies than commands");
                 }
                 Ok(None) if client.next_due().is_some() => break,
+                // A refusal of the content has begun to arrive.
+                Ok(None) if early => {
+                    assert!(granted, "early bytes are kept for the next command");
+                    break;
+                }
                 Ok(None) => {
                     assert!(!early && client.is_quiet(), "early bytes are kept for the next command");
                     if sent == COMMANDS {
@@ -149,23 +161,34 @@ fn passed_on(reply: &Reply) {
     }
 }
 
-/// The replies as a plain reader cuts them.
+/// The replies as a plain reader cuts them: each has a code that one of its
+/// lines has, its class is that of the code, and its text stays in bounds.
 fn same_as_read_apart(wire: &[u8], answers: &[(Due, Reply)]) {
-    let mut lines = wire.split(|b| *b == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line));
-    for (_, reply) in answers {
-        let mut texts = reply.lines();
+    let mut lines = wire.split(|b| *b == b'\n');
+    for (due, reply) in answers {
+        let mut codes = Vec::new();
         loop {
             let line = lines.next().expect("a reply out of nothing");
-            assert!(line.starts_with(reply.code().to_string().as_bytes()));
-            let text: Vec<u8> = line.get(4..).unwrap_or_default().to_vec();
-            let text: Vec<u8> = text.iter().map(|b| if matches!(b, b'\r' | 0) { b' ' } else { *b }).collect();
-            assert_eq!(texts.next(), Some(&*text));
-            match line.get(3) {
-                Some(b'-') => {}
-                Some(b' ') | None => break,
-                other => panic!("{other:?} stands behind a code"),
+            codes.extend(code_of(line));
+            if code_of(line).is_some() && line.get(3) != Some(&b'-') {
+                break;
             }
         }
-        assert_eq!(texts.next(), None);
+        let weight =
+            |code: &u16| [2, 3, 5, 4].iter().position(|class| code / 100 == *class).expect("a class");
+        let heaviest = codes.iter().map(weight).max().expect("a code");
+        assert_eq!(codes.iter().find(|code| weight(code) == heaviest), Some(&reply.code()));
+        assert!(heaviest == 0 || codes.iter().all(|code| weight(code) > 0), "2yz beside another class");
+        assert!(reply.lines().all(|line| line.len() <= MAX_LINE - 4));
+        if *due != Due::Ehlo {
+            let octets: usize = reply.lines().map(|line| line.len() + 4).sum();
+            assert!(octets <= MAX_REPLY && reply.lines().count() <= MAX_LINES);
+        }
     }
+}
+
+fn code_of(line: &[u8]) -> Option<u16> {
+    let code = std::str::from_utf8(line.get(..3)?).ok()?;
+    let code: u16 = code.bytes().all(|b| b.is_ascii_digit()).then(|| code.parse().ok())??;
+    (200..600).contains(&code).then_some(code)
 }

@@ -177,6 +177,7 @@ proptest! {
         let again = backend(dir.path());
         prop_assert_eq!(content(&again), model);
         prop_assert!(again.is_indexed());
+        prop_assert!(!again.has_former(), "what it knows of itself moves along");
     }
 }
 
