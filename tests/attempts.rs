@@ -74,17 +74,36 @@ async fn another_text_keeps_its_own_message_id() {
     stage.proxy.stop().await;
 }
 
-/// The same where a deferral lets the other text in.
+/// A deferral in between leaves the doubt: another text is a conflict with it,
+/// and where it takes the claim over all the same, it keeps its own names.
 #[tokio::test]
-async fn another_text_after_a_deferral_keeps_its_own_message_id() {
-    let stage = Stage::new("in_doubt = \"resend\"").await;
-    stage.upstream.script([Answer::AcceptAndDrop, Answer::Reply("451 4.3.0 later")]);
+async fn another_text_after_a_deferral_meets_the_doubt() {
+    for (policy, due) in [("reject", "554 5.5.0 [CONFLICT] "), ("relay", TOOK)] {
+        let stage = Stage::new(&format!("in_doubt = \"resend\"\non_conflict = \"{policy}\"")).await;
+        stage.upstream.script([Answer::AcceptAndDrop, Answer::Reply("451 4.3.0 later")]);
+        let letter = Letter::new(KEY);
+        stage.send(&letter, &[ANN]).await;
+        stage.send(&letter.again(), &[ANN]).await;
+        let other = another(&letter.again());
+        let reply = stage.send(&other, &[ANN]).await;
+        assert!(reply.starts_with(due), "{reply}");
+        let names: Vec<_> = stage.upstream.mails().into_iter().map(|mail| mail.message_id).collect();
+        let own = Some(other.message_id()).filter(|_| policy == "relay");
+        assert_eq!(names, [letter.message_id()].into_iter().chain(own).collect::<Vec<_>>());
+        stage.proxy.stop().await;
+    }
+}
+
+/// What the first text brought outlasts a later text that is put off.
+#[tokio::test]
+async fn an_acceptance_outlasts_another_text_that_is_put_off() {
+    let stage = Stage::new("on_conflict = \"relay\"").await;
     let letter = Letter::new(KEY);
-    stage.send(&letter, &[ANN]).await;
-    stage.send(&letter.again(), &[ANN]).await;
-    let other = another(&letter.again());
-    assert_eq!(stage.send(&other, &[ANN]).await, TOOK);
-    assert_eq!(stage.upstream.mails()[1].message_id, other.message_id());
+    assert_eq!(stage.send(&letter, &[ANN]).await, TOOK);
+    stage.upstream.script([Answer::Reply("451 4.3.0 later")]);
+    assert_eq!(stage.send(&another(&letter), &[ANN]).await, "451 4.3.0 later");
+    assert_eq!(stage.send(&letter.again(), &[ANN]).await, TOOK);
+    assert_eq!(stage.upstream.mails().len(), 1, "the first text goes twice");
     stage.proxy.stop().await;
 }
 

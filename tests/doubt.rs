@@ -54,6 +54,43 @@ fn resent_it_carries_the_first_message_id_and_date() {
     }
 }
 
+/// The fields of the first attempt go octet for octet, each recipient gets its
+/// own, and so it stays after any number of tries.
+#[test]
+fn resent_each_recipient_gets_the_names_of_its_first_attempt_as_they_were_written() {
+    let upstream = Upstream::start();
+    let proxy = Setup::new(upstream.address).dedup("in_doubt = \"resend\"").start();
+    let odd = [
+        "Message-Id:\t<one\r\n\t@a.test>  \r\nDATE:Sat, 21 Nov 2026\r\n 08:15:00 +0000 (\u{fc})\r\n",
+        "MESSAGE-ID  : (odd) <two@a.test>\r\n",
+    ];
+    let named = |fields: &str, to: &[&str]| {
+        let mut mail = Mail::keyed("k").to(to);
+        mail.head.push_str(fields);
+        mail
+    };
+    let (a, b) = (["a@b.test"], ["b@b.test"]);
+    for (fields, to) in odd.iter().zip([&a, &b]) {
+        upstream.once(At::Dot, Do::AcceptDrop);
+        proxy.send(&named(fields, to));
+    }
+    upstream.say(At::Dot, "451 4.3.0 later");
+    upstream.once(At::Dot, Do::AcceptDrop);
+    let later = "Message-ID: <later@a.test>\r\nDate: Sun, 22 Nov 2026 09:00:00 +0000\r\n";
+    for _ in 0..3 {
+        proxy.send(&named(later, &["a@b.test", "b@b.test"]));
+    }
+    let got = upstream.messages();
+    assert!(got.len() >= 5, "{}", got.len());
+    for message in &got {
+        let to = message.to();
+        let own = if to == a { odd[0] } else { odd[1] };
+        assert!(to == a || to == b, "{to:?} got different names");
+        assert!(message.text().contains(own), "{to:?}: {}", message.text());
+        assert!(!message.text().contains("later@a.test"), "{}", message.text());
+    }
+}
+
 #[test]
 fn resent_a_signed_message_id_stays() {
     let upstream = Upstream::start();

@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{Mail, Proxy, Setup, Upstream, until};
+use common::{At, Do, Mail, Proxy, Setup, Upstream, until};
 
 #[test]
 fn a_key_that_is_present_but_unusable_is_refused_by_name() {
@@ -207,8 +207,73 @@ fn the_key_can_go_upstream_under_another_name() {
         Setup::new(upstream.address).upstream("idempotency_header = \"Resend-Idempotency-Key\"").start();
     proxy.send(&Mail::keyed("order-7").header("Resend-Idempotency-Key", "forged"));
     let got = upstream.only();
-    assert_eq!(got.value("Resend-Idempotency-Key").as_deref(), Some("order-7"));
+    let key = got.value("Resend-Idempotency-Key").unwrap();
+    assert!(key.len() == 64 && key.bytes().all(|octet| octet.is_ascii_hexdigit()), "{key}");
     assert_eq!(got.text().matches("Idempotency-Key").count(), 1, "{}", got.text());
+}
+
+/// The keys that the upstream got, one for each message that it has or may have.
+fn keys_upstream(upstream: &Upstream) -> Vec<String> {
+    upstream.messages().iter().map(|got| got.value("X-Provider-Key").unwrap_or_default()).collect()
+}
+
+/// A provider that honours keys swallows what has the key of another message.
+#[test]
+fn a_provider_gets_the_same_key_only_for_the_same_mail_to_the_same_recipients() {
+    let upstream = Upstream::start();
+    let setup = Setup::new(upstream.address)
+        .listener("tenant_header = \"X-Tenant\"")
+        .upstream("idempotency_header = \"X-Provider-Key\"")
+        .dedup("on_conflict = \"relay\"\nin_doubt = \"resend\"")
+        .admin();
+    let proxy = setup.start();
+    let mail = || Mail::keyed("k").to(&["a@b.test", "b@b.test"]);
+    upstream.say(At::Rcpt("b@b.test".into()), "450 4.2.1 busy");
+    proxy.send(&mail());
+    proxy.send(&mail());
+    proxy.send(&Mail::keyed("k").to(&["cc@b.test"]));
+    proxy.send(&mail().header("X-Tenant", "another"));
+    proxy.send(&mail().body("Another text.\r\n"));
+    proxy.send(&Mail::keyed("other").to(&["a@b.test", "b@b.test"]));
+    let claims = proxy.ask("GET /v1/claims?key=other", &[], "").json();
+    for claim in claims.as_array().unwrap() {
+        let id = claim["id"].as_str().unwrap();
+        proxy.ask(&format!("POST /v1/claims/{id}/release"), &[], "");
+    }
+    proxy.send(&Mail::keyed("other").to(&["a@b.test", "b@b.test"]));
+    let keys = keys_upstream(&upstream);
+    assert_eq!(keys.len(), 7, "{keys:?}");
+    let distinct: std::collections::HashSet<&String> = keys.iter().collect();
+    assert_eq!(distinct.len(), 7, "{keys:?}");
+}
+
+#[test]
+fn a_provider_gets_the_same_key_for_a_resend() {
+    let upstream = Upstream::start();
+    let proxy = Setup::new(upstream.address)
+        .upstream("idempotency_header = \"X-Provider-Key\"")
+        .dedup("in_doubt = \"resend\"")
+        .start();
+    let mail = Mail::keyed("k").to(&["a@b.test", "b@b.test"]);
+    upstream.once(At::Dot, Do::AcceptDrop);
+    proxy.send(&mail);
+    upstream.say(At::Dot, "451 4.3.0 later");
+    assert_eq!(proxy.send(&mail), "451 4.3.0 later");
+    assert_eq!(proxy.send(&Mail::keyed("k").to(&["b@b.test", "a@b.test"])), "250 2.0.0 queued as 2");
+    let keys = keys_upstream(&upstream);
+    assert_eq!(keys[0], keys[1]);
+    assert_eq!(keys[0].len(), 64);
+}
+
+#[test]
+fn without_a_claim_the_clients_own_key_stays() {
+    let upstream = Upstream::start();
+    let proxy = Setup::new(upstream.address)
+        .upstream("idempotency_header = \"Idempotency-Key\"")
+        .dedup("mode = \"off\"")
+        .start();
+    proxy.send(&Mail::plain("x").header("Idempotency-Key", "own"));
+    assert_eq!(upstream.only().value("Idempotency-Key").as_deref(), Some("own"));
 }
 
 #[test]

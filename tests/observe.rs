@@ -142,7 +142,7 @@ fn the_upstream_hears_no_key_that_the_client_did_not_choose() {
     proxy.send(&Mail::keyed("chosen"));
     let [content, keyed] = &upstream.messages()[..] else { panic!("two") };
     assert!(!content.has("Idempotency-Key"), "a provider would suppress the second");
-    assert_eq!(keyed.value("Idempotency-Key").as_deref(), Some("chosen"));
+    assert!(!keyed.has("Idempotency-Key"), "what is only observed has no claim of its own");
 }
 
 #[test]

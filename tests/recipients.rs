@@ -28,8 +28,13 @@ fn one_claim_can_cover_the_whole_message() {
     let upstream = Upstream::start();
     let proxy = Setup::new(upstream.address).dedup("scope = \"message\"").start();
     assert_eq!(proxy.send(&Mail::keyed("k").to(&["to@b.test", "cc@b.test"])), "250 2.0.0 queued as 1");
-    assert_eq!(proxy.send(&Mail::keyed("k").to(&["bcc@b.test"])), "250 2.0.0 queued as 1");
+    assert_eq!(proxy.send(&Mail::keyed("k").to(&["cc@b.test"])), "250 2.0.0 queued as 1");
     assert_eq!(all(&upstream), [["to@b.test", "cc@b.test"]]);
+    // One that no attempt has named lacks it.
+    assert_eq!(proxy.send(&Mail::keyed("k").to(&["to@b.test", "bcc@b.test"])), "250 2.0.0 queued as 2");
+    assert_eq!(all(&upstream)[1..], [["bcc@b.test"]]);
+    assert_eq!(proxy.send(&Mail::keyed("k").to(&["bcc@b.test", "to@b.test"])), "250 2.0.0 queued as 2");
+    assert_eq!(upstream.messages().len(), 2);
 }
 
 #[test]
@@ -159,6 +164,46 @@ fn with_one_claim_for_all_a_retry_still_spares_those_who_have_it() {
     assert_eq!(all(&upstream)[1..], [["slow@b.test"]]);
 }
 
+/// One recipient is greylisted, and the connection dies behind the dot: the
+/// client is told of the doubt each time, whatever else there is to say.
+#[test]
+fn a_doubt_about_one_recipient_never_hides_behind_another() {
+    for scope in ["recipient", "message"] {
+        let upstream = Upstream::start();
+        let proxy = Setup::new(upstream.address).dedup(&format!("scope = \"{scope}\"")).start();
+        once_busy(&upstream, &["b"]);
+        upstream.once(At::Dot, Do::AcceptDrop);
+        let mail = Mail::keyed("k").to(&A_AND_B);
+        let reply = proxy.send(&mail);
+        assert!(
+            reply.starts_with("451-4.4.2 [IN-DOUBT] outcome unconfirmed for 1 of 2 recipients\n"),
+            "{reply}"
+        );
+        assert!(reply.contains("\n451-4.4.2 <a@b.test>: 451 4.4.2 [IN-DOUBT] "), "{reply}");
+        assert!(reply.ends_with("\n451 4.4.2 the others: 450 4.2.1 busy"), "{reply}");
+        assert_eq!(proxy.send(&mail), A_IN_DOUBT, "{scope}");
+        assert_eq!(proxy.send(&Mail::keyed("k").to(&["a@b.test"])), IN_DOUBT, "one needs no list");
+        assert_eq!(all(&upstream), [["a@b.test"], ["b@b.test"]]);
+    }
+}
+
+#[test]
+fn a_rejected_duplicate_in_doubt_weighs_beside_what_is_new() {
+    let upstream = Upstream::start();
+    let proxy = Setup::new(upstream.address).dedup("on_duplicate = \"reject\"").start();
+    once_busy(&upstream, &["b"]);
+    upstream.once(At::Dot, Do::AcceptDrop);
+    let mail = Mail::keyed("k").to(&A_AND_B);
+    proxy.send(&mail);
+    let reply = proxy.send(&mail);
+    assert!(reply.starts_with("554-5.5.0 [PARTIAL] accepted for 1 of 2 recipients\n"), "{reply}");
+    assert!(reply.contains("<a@b.test>: 554 5.5.0 [DUPLICATE] sent "), "{reply}");
+    // Both are duplicates now: the doubt is told beside the acceptance.
+    let reply = proxy.send(&mail);
+    assert!(reply.starts_with("554-5.5.0 [IN-DOUBT] outcome unconfirmed for 1 of 2 recipients\n"), "{reply}");
+    assert!(reply.contains("\n554 5.5.0 the others: 554 5.5.0 [DUPLICATE] accepted "), "{reply}");
+}
+
 /// One claim for a whole message.
 fn of_messages(upstream: &Upstream, policy: &str) -> Proxy {
     Setup::new(upstream.address).dedup("scope = \"message\"").dedup(policy).start()
@@ -172,6 +217,9 @@ fn once_busy(upstream: &Upstream, recipients: &[&str]) {
 
 const A_AND_B: [&str; 2] = ["a@b.test", "b@b.test"];
 const IN_DOUBT: &str = "250 2.0.0 [IN-DOUBT] sent earlier, outcome unconfirmed";
+const A_IN_DOUBT: &str = "250-2.0.0 [IN-DOUBT] outcome unconfirmed for 1 of 2 recipients\n\
+     250-2.0.0 <a@b.test>: 250 2.0.0 [IN-DOUBT] sent earlier, outcome unconfirmed\n\
+     250 2.0.0 the others: 250 2.0.0 queued as 2";
 
 #[test]
 fn a_doubt_about_some_of_a_message_leaves_out_those_who_were_refused() {
@@ -182,8 +230,8 @@ fn a_doubt_about_some_of_a_message_leaves_out_those_who_were_refused() {
         upstream.once(At::Dot, Do::AcceptDrop);
         let mail = Mail::keyed("k").to(&A_AND_B);
         let reply = proxy.send(&mail);
-        assert!(reply.starts_with("451"), "{reply}");
-        assert_eq!(proxy.send(&mail), "250 2.0.0 queued as 2", "{refusal}");
+        assert!(reply.starts_with("451") && reply.contains("<a@b.test>: 451 4.4.2 [IN-DOUBT]"), "{reply}");
+        assert_eq!(proxy.send(&mail), A_IN_DOUBT, "{refusal}");
         assert_eq!(all(&upstream), [["a@b.test"], ["b@b.test"]]);
         proxy.log(&[("to", "a@b.test"), ("outcome", "duplicate"), ("reply", IN_DOUBT)]);
         // Still a doubt, and nobody is owed anything any more.
@@ -201,8 +249,9 @@ fn a_doubt_about_some_outlives_the_refusal_of_the_rest() {
     let mail = Mail::keyed("k").to(&A_AND_B);
     proxy.send(&mail);
     let reply = proxy.send(&mail);
-    assert!(reply.contains("accepted for 1 of 2") && reply.contains("<b@b.test>: 450 4.2.1 busy"), "{reply}");
-    assert_eq!(proxy.send(&mail), "250 2.0.0 queued as 2");
+    assert!(reply.contains("accepted for 0 of 2") && reply.contains("<b@b.test>: 450 4.2.1 busy"), "{reply}");
+    assert!(reply.contains(&format!("<a@b.test>: {IN_DOUBT}")), "{reply}");
+    assert_eq!(proxy.send(&mail), A_IN_DOUBT);
     assert_eq!(all(&upstream), [["a@b.test"], ["b@b.test"]], "a is never sent again");
 }
 
@@ -249,7 +298,7 @@ fn a_crash_leaves_a_doubt_only_about_those_who_were_not_refused() {
     gate.open();
     upstream.wait(1);
     let proxy = setup.start();
-    assert_eq!(proxy.send(&mail), "250 2.0.0 queued as 2");
+    assert_eq!(proxy.send(&mail), A_IN_DOUBT);
     assert_eq!(all(&upstream), [["a@b.test"], ["b@b.test"]]);
 }
 
@@ -299,7 +348,7 @@ fn a_split_retry_that_is_refused_does_not_send_the_others_again() {
     assert_eq!(proxy.send(&a), "450 4.2.1 busy");
     assert_eq!(proxy.send(&b), "250 2.0.0 queued as 1");
     assert_eq!(proxy.send(&a), "450 4.2.1 busy");
-    assert_eq!(proxy.send(&b), "250 2.0.0 sent to this recipient earlier");
+    assert_eq!(proxy.send(&b), "250 2.0.0 queued as 1", "as the first time");
     assert_eq!(proxy.send(&a), "250 2.0.0 queued as 2");
     assert_eq!(all(&upstream), [["b@b.test"], ["a@b.test"]]);
 }

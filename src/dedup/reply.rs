@@ -15,13 +15,13 @@ pub(super) fn combine(fates: &[Fate], on_partial: OnPartial) -> Reply {
     let has = |class| counted.iter().any(|fate| fate.result.reply.class() == class);
     match (has(Class::Success), has(Class::Transient), has(Class::Permanent)) {
         (false, false, false) => Reply::new(451, "4.3.0 internal error, try again"),
-        (true, ..) if planted::is(Bug::PartialAccepted) => of_class(Class::Success, &counted),
-        (true, false, false) => of_class(Class::Success, &counted),
-        (false, true, false) => of_class(Class::Transient, &counted),
-        (false, false, true) => of_class(Class::Permanent, &counted),
+        (true, ..) if planted::is(Bug::PartialAccepted) => of_class(Class::Success, &counted, fates.len()),
+        (true, false, false) => of_class(Class::Success, &counted, fates.len()),
+        (false, true, false) => of_class(Class::Transient, &counted, fates.len()),
+        (false, false, true) => of_class(Class::Permanent, &counted, fates.len()),
         (_, true, _) => partial(451, "4.5.0", &counted),
         (true, false, true) => match on_partial {
-            OnPartial::Accept => of_class(Class::Success, &counted),
+            OnPartial::Accept => of_class(Class::Success, &counted, fates.len()),
             OnPartial::Report => partial(554, "5.5.0", &counted),
         },
     }
@@ -33,14 +33,14 @@ fn is_fresh(fate: &Fate) -> bool {
 
 /// The reply of the first newly sent one of this class, else of the first; with
 /// a list of the doubts of that class, unless every recipient is in doubt.
-fn of_class(class: Class, counted: &[&Fate]) -> Reply {
+fn of_class(class: Class, counted: &[&Fate], all: usize) -> Reply {
     let of_it = || counted.iter().copied().filter(move |fate| fate.result.reply.class() == class);
     let sure = || of_it().filter(|fate| !fate.result.doubt);
     let first = sure().find(|fate| is_fresh(fate)).or_else(|| sure().next()).or_else(|| of_it().next());
     let reply = first
         .map_or_else(|| Reply::new(451, "4.3.0 internal error, try again"), |fate| fate.result.reply.clone());
-    let doubts: Vec<&Fate> = of_it().filter(|fate| fate.result.doubt).collect();
-    if doubts.is_empty() || counted.iter().all(|fate| fate.result.doubt) || planted::is(Bug::DoubtHidden) {
+    let doubts: Vec<&Fate> = counted.iter().copied().filter(|fate| fate.result.doubt).collect();
+    if doubts.is_empty() || all == doubts.len() || planted::is(Bug::DoubtHidden) {
         return reply;
     }
     let (code, enhanced) = match class {
@@ -48,11 +48,8 @@ fn of_class(class: Class, counted: &[&Fate]) -> Reply {
         Class::Transient => (451, "4.4.2"),
         Class::Intermediate | Class::Permanent => (554, "5.5.0"),
     };
-    let mut text = format!(
-        "{enhanced} [IN-DOUBT] outcome unconfirmed for {} of {} recipients",
-        doubts.len(),
-        counted.len()
-    );
+    let mut text =
+        format!("{enhanced} [IN-DOUBT] outcome unconfirmed for {} of {} recipients", doubts.len(), all);
     doubts.iter().for_each(|fate| name(&mut text, enhanced, fate));
     if sure().next().is_some() {
         push_line(&mut text, format!("{enhanced} the others: {reply}"));
@@ -92,6 +89,8 @@ pub(super) fn bounded(mut line: String) -> String {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
     use crate::dedup::verdict::Verdict;
     use crate::journal::DecisionOutcome;
@@ -164,5 +163,35 @@ mod tests {
         let mut out = Vec::new();
         combine(&fates, OnPartial::Report).write_to(&mut out);
         assert!(out.split(|&b| b == b'\n').all(|line| line.len() < MAX_LINE));
+    }
+
+    proptest! {
+        /// Whatever else there is to say, each recipient in doubt is told of:
+        /// alone by the reply, else by its own line.
+        #[test]
+        fn a_doubt_never_hides(
+            results in prop::collection::vec((0_usize..4, any::<bool>(), 0_usize..3), 1..6),
+            accept in any::<bool>(),
+        ) {
+            let fate = |(index, (class, doubt, origin)): (usize, (usize, bool, usize))| {
+                let text = if doubt { "x [IN-DOUBT] perhaps" } else { "x sure" };
+                let mut fate = fate(index, [Fresh, Known, RejectedDuplicate][origin], [250, 450, 451, 550][class], text);
+                // Only a duplicate of an accepted one weighs nothing.
+                fate.result.doubt = doubt && fate.result.origin != RejectedDuplicate;
+                fate
+            };
+            let fates: Vec<Fate> = results.into_iter().enumerate().map(fate).collect();
+            let on_partial = if accept { OnPartial::Accept } else { OnPartial::Report };
+            let reply = combine(&fates, on_partial);
+            let text = reply.to_string();
+            let doubts: Vec<&Fate> = fates.iter().filter(|fate| fate.result.doubt).collect();
+            let is_shown = |fate: &&Fate| text.contains(&format!("<{}>: {}", fate.recipient, fate.result.reply));
+            let alone = doubts.len() == fates.len() && text.contains("[IN-DOUBT]");
+            prop_assert!(doubts.is_empty() || alone || doubts.iter().all(is_shown), "{text}: {fates:?}");
+            let is_sure = |fate: &Fate| fate.result.reply.is_success() && !fate.result.doubt;
+            let weightless = |fate: &Fate| fate.result.doubt || fate.result.origin == RejectedDuplicate;
+            let is_true = accept || fates.iter().all(|fate| is_sure(fate) || weightless(fate));
+            prop_assert!(!reply.is_success() || is_true);
+        }
     }
 }

@@ -41,10 +41,11 @@ impl Letter {
     fn to_wire(&self) -> String {
         format!(
             "From: app@app.test\r\nTo: ann@user.test\r\nSubject: {}\r\nMessage-ID: {}\r\nDate: {}\r\n\
-             X-Idempotency-Key: {}\r\n\r\n{}\r\n.\r\n",
+             X-Idempotency-Key: {}\r\nX-Letter: {}\r\n\r\n{}\r\n.\r\n",
             self.text,
             self.message_id(),
             self.date(),
+            self.key,
             self.key,
             self.text
         )

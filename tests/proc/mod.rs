@@ -81,7 +81,7 @@ impl Home {
         let store = directory.path().join("store");
         let config = format!(
             "hostname = \"relay.test\"\n\n[[listener]]\nname = \"test\"\naddress = \"127.0.0.1:0\"\n\n\
-             [upstream]\naddress = \"{upstream}\"\nidempotency_header = \"X-Idempotency-Key\"\n\n\
+             [upstream]\naddress = \"{upstream}\"\n\n\
              [store]\npath = '{}'\n\n[log]\nformat = \"json\"\n\n[admin]\naddress = \"\"\n\n{extra}\n",
             store.display()
         );

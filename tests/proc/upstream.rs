@@ -283,7 +283,7 @@ impl Message {
             value
         };
         Mail {
-            key: value("x-idempotency-key"),
+            key: value("x-letter"),
             message_id: value("message-id"),
             date: value("date"),
             body: self.body.finalize().into(),
