@@ -77,6 +77,7 @@ pub(super) fn admin(section: &Section<'_>, admin: Option<&Admin>, listeners: &[L
 pub(super) fn dedup(section: &Section<'_>, dedup: &Dedup) {
     window(section, "window", dedup.window, dedup.max_window);
     window(section, "content_window", dedup.content_window, dedup.max_window);
+    window(section, "unheard_window", dedup.unheard_window, dedup.max_window);
     for (strategy, key) in without_fields(dedup) {
         let what = format!("is empty, but dedup.chain asks for {}; name a header field", strategy.as_str());
         section.fault(key, &what);
@@ -118,8 +119,10 @@ pub(super) fn rule(section: &Section<'_>, rule: &Rule, earlier: &[Rule]) {
             &format!("{:?} names an earlier rule too; give each a name of its own", rule.name),
         );
     }
-    if section.has("window") {
-        window(section, "window", rule.dedup.window, rule.dedup.max_window);
+    for (key, span) in [("window", rule.dedup.window), ("unheard_window", rule.dedup.unheard_window)] {
+        if section.has(key) {
+            window(section, key, span, rule.dedup.max_window);
+        }
     }
     for key in ["chain", "scope"] {
         if !rule.matches.key.is_empty() && section.has(key) {

@@ -22,6 +22,9 @@ pub struct Dedup {
     pub window: Duration,
     /// The same for content keys.
     pub content_window: Duration,
+    /// How long at least, whatever the key, where the client received no final
+    /// reply.
+    pub unheard_window: Duration,
     /// The cap on `X-Idempotency-TTL`.
     pub max_window: Duration,
     /// What a duplicate hears.

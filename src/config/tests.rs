@@ -67,6 +67,7 @@ fn defaults_are_those_of_the_interface() {
     assert_eq!(config.store, Store::Sled { path: "data".into(), reserve: 16 * 1024 * 1024 });
     assert_eq!(config.dedup.headers[0], "X-Idempotency-Key");
     assert_eq!(config.dedup.max_window, Duration::from_secs(400 * 86_400));
+    assert_eq!(config.dedup.unheard_window, Duration::from_secs(86_400));
     assert_eq!(config.limits.in_memory_total, 512 << 20);
     assert_eq!(config.limits.max_recipients, 1000);
     assert_eq!(config.drain, Duration::from_secs(30));
@@ -266,6 +267,10 @@ fn all_faults_are_told_at_once_in_the_order_of_the_file() {
 #[test]
 fn values_that_do_not_go_together_are_refused() {
     let cases = [
+        (
+            "[dedup]\nunheard_window = \"500d\"",
+            "m.toml:2: dedup.unheard_window: 500d is longer than dedup.max_window, 400d",
+        ),
         ("[dedup]\nwindow = \"500d\"", "m.toml:2: dedup.window: 500d is longer than dedup.max_window, 400d"),
         ("[dedup]\nmax_window = \"1d\"", "m.toml:2: dedup.max_window: 1d is shorter than dedup.window, 7d"),
         (

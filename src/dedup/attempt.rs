@@ -17,6 +17,7 @@ use crate::upstream::{Completion, Prepared, Transaction, UpstreamFault};
 
 use super::held::{Claim, HeldClaim, HeldClaims, Reach};
 use super::message::Message;
+use super::receipt::{self, Stake};
 use super::trace::{self, Identifiers};
 use super::verdict::{Fate, Verdict};
 use super::{Heart, Services, millis, store_reply};
@@ -190,23 +191,27 @@ impl Attempt<'_> {
         let sent = Results { sent: targets.into_iter().zip(sent).collect(), upstream, ms: millis(started) };
 
         let mut fates = spared;
-        let mut settlements = Vec::new();
+        let (mut settlements, at) = (Vec::new(), self.heart.now());
         for one in held.claims() {
             let ours = || sent.of(&one.claim).map(|(index, sent)| (*index, &sent.outcome));
             let outcome = overall(ours().map(|(_, outcome)| outcome));
-            settlements.push(Settlement {
+            let slot = &one.claim.slot;
+            let mut settlement = Settlement {
                 marks: one.marks_after(ours()),
-                ..Settlement::new(one.claim.slot.id, outcome, sent.upstream.clone())
-            });
-            fates.extend(self.fates_of(one, &sent));
+                ..Settlement::new(slot.id, outcome, sent.upstream.clone())
+            };
+            settlement.heard = receipt::presumed_heard(slot, &settlement);
+            let alone = !self.heart.flights.is_awaited(slot.id, held.token());
+            fates.extend(self.fates_of(one, &sent, Stake::settled(slot, &settlement, at, alone)));
+            settlements.push(settlement);
         }
         fates.extend(beside.iter().flat_map(|beside| self.fates_beside(beside, &sent)));
-        held.settle(self.heart.now(), settlements).await;
+        held.settle(at, settlements).await;
         crash::point("after-outcome");
         fates
     }
 
-    fn fates_of(&self, held: &HeldClaim, sent: &Results) -> Vec<Fate> {
+    fn fates_of(&self, held: &HeldClaim, sent: &Results, stake: Stake) -> Vec<Fate> {
         let HeldClaim { claim, previous, .. } = held;
         let fate = |(index, one): &(usize, Sent)| {
             let again = self.policy.mode == Mode::Observe
@@ -217,6 +222,7 @@ impl Attempt<'_> {
                 claim: Some(claim.slot.id),
                 attempt: Some(previous.as_ref().map_or(0, |record| record.attempt_count) + 1),
                 first_seen: previous.as_ref().map(|record| record.first_seen),
+                stake: Some(stake.decided(one.decision)),
                 ..sent.fate(self.message, *index, decision, one)
             }
         };
@@ -252,6 +258,7 @@ impl Attempt<'_> {
                     Some(verdict) => {
                         let mut fate = self.message.fate(index, verdict);
                         fate.claim = Some(claim.slot.id);
+                        fate.stake = Some(Stake::spared(&claim.slot));
                         spared.push(fate);
                     }
                     None => targets.push(index),

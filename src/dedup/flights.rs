@@ -60,6 +60,11 @@ impl Flights {
         self.lock().remove(&(id, holder));
     }
 
+    /// Whether anybody waits for this flight now.
+    pub fn is_awaited(&self, id: ClaimId, holder: Token) -> bool {
+        self.lock().contains_key(&(id, holder))
+    }
+
     /// How many flights are waited for.
     pub fn len(&self) -> usize {
         self.lock().len()

@@ -1,8 +1,6 @@
 //! The message that is being decided on, and the claims and fates of its
 //! recipients.
 
-use std::time::Duration;
-
 use crate::config::{Dedup, Scope};
 use crate::identity::{self, Key, Tenant};
 use crate::journal::DecisionOutcome;
@@ -17,6 +15,7 @@ use super::Source;
 use super::flights::Landing;
 use super::held::Claim;
 use super::identify::Identity;
+use super::receipt::Stake;
 use super::verdict::{Fate, Verdict};
 
 /// A message that is being decided on.
@@ -58,7 +57,7 @@ impl Message {
             },
             size: self.content.len(),
             window: key.window,
-            unheard_window: Duration::ZERO,
+            unheard_window: policy.unheard_window,
             on_conflict: policy.on_conflict,
             in_doubt: policy.in_doubt,
         };
@@ -90,6 +89,7 @@ impl Message {
             attempt: None,
             first_seen: None,
             upstream_ms: None,
+            stake: None,
         }
     }
 
@@ -135,6 +135,7 @@ impl Message {
             let own =
                 claim.mark(fate.index).and_then(|mark| Verdict::of_share(dedup, landing, mark, conflict));
             fate.result = own.unwrap_or_else(|| fate.result.clone());
+            fate.stake = Some(Stake::waited(record, landing));
         }
         fates
     }
@@ -156,6 +157,7 @@ impl Message {
             claim: Some(record.id),
             upstream: (!record.upstream.is_empty()).then(|| record.upstream.clone()),
             first_seen: Some(record.first_seen),
+            stake: Some(Stake::answered(record)),
             ..self.fate(*index, verdict.clone())
         };
         claim.recipients.iter().map(fate).collect()

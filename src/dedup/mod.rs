@@ -12,6 +12,7 @@ pub mod held;
 mod identify;
 mod large;
 mod message;
+mod receipt;
 mod reply;
 mod report;
 pub mod trace;
@@ -46,6 +47,8 @@ use held::{Claim, HeldClaim};
 use identify::{Course, Identity};
 use large::Large;
 use message::Message;
+use receipt::Decided;
+pub use receipt::{Answer, Receipt};
 
 use verdict::{Fate, Verdict};
 
@@ -156,21 +159,22 @@ impl Heart {
         format!("{:08x}-{count:x}", self.owner >> 32)
     }
 
-    /// Decides on a message and gives the client's reply. A panic on the way
+    /// Decides on a message and gives the answer for its client. A panic on the way
     /// gives the claims up; the client hears `451 4.3.0`. It is no reason to
     /// stop waiting that the client does: the upstream may have it (RFC 1047).
-    pub async fn deliver(&self, services: &Services, incoming: Incoming) -> Reply {
+    pub async fn deliver(self: &Arc<Self>, services: &Services, incoming: Incoming) -> Answer {
         // On the heap for as long as it lasts: an idle connection should not
         // have to hold room for it.
         let work = AssertUnwindSafe(Box::pin(self.decide(services, incoming)));
-        work.catch_unwind().await.unwrap_or_else(|panic| {
+        let (reply, decided) = work.catch_unwind().await.unwrap_or_else(|panic| {
             let panic = said(&*panic);
             tracing::error!(panic, "a message's attempt panicked; its claims are given up; report this");
-            Reply::new(451, "4.3.0 internal error, try again")
-        })
+            (Reply::new(451, "4.3.0 internal error, try again"), Decided::default())
+        });
+        Answer { reply, receipt: Receipt::new(self.clone(), decided) }
     }
 
-    async fn decide(&self, services: &Services, incoming: Incoming) -> Reply {
+    async fn decide(&self, services: &Services, incoming: Incoming) -> (Reply, Decided) {
         let started = Instant::now();
         let Incoming { source, envelope, content, eight_bit } = incoming;
         let (headers, fault) = match Headers::parse(content.head()) {
@@ -183,8 +187,10 @@ impl Heart {
             None => self.identify(services, &message).await,
         };
         let fates = self.fates(services, &message, &identity, started).await;
-        self.conclude(&message, &identity, &fates, started);
-        reply::combine(&fates, identity.policy.on_partial)
+        let decisions = self.conclude(&message, &identity, &fates, started);
+        let reply = reply::combine(&fates, identity.policy.on_partial);
+        let decided = self.decided(&fates, &reply, decisions);
+        (reply, decided)
     }
 
     /// What becomes of each recipient, in the order of RCPT.
@@ -258,7 +264,9 @@ impl Heart {
                 Claimed::Conflict { record } => {
                     let at = verdict::settled_at(&record).to_rfc3339();
                     let verdict = Verdict::conflict(record.state.name(), &at);
-                    fates.extend(attempt.message.known(&claim, &record, &verdict));
+                    // It was another e-mail.
+                    let known = attempt.message.known(&claim, &record, &verdict);
+                    fates.extend(known.into_iter().map(|fate| Fate { stake: None, ..fate }));
                 }
                 Claimed::OverCap => fates.extend(attempt.message.over_cap(&claim)),
                 Claimed::TooMany => fates.extend(attempt.message.too_many(&claim)),

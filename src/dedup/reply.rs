@@ -110,6 +110,7 @@ mod tests {
             attempt: None,
             first_seen: None,
             upstream_ms: None,
+            stake: None,
         }
     }
 

@@ -63,20 +63,21 @@ impl Heart {
         self.journal.record(&decision);
     }
 
-    /// One line for each recipient.
+    /// One line for each recipient, to be written with whether the client
+    /// received the reply.
     pub(super) fn conclude(
         &self,
         message: &Message,
         identity: &Identity<'_>,
         fates: &[Fate],
         started: Instant,
-    ) {
+    ) -> Vec<Decision> {
         let Message { source, envelope, content, headers, .. } = message;
         self.journal.received(content.len());
         let message_id = headers.first("message-id");
         let context = Arc::new(context(source, &identity.tenant, envelope, content.len(), message_id));
         let key = identity.key();
-        for fate in fates {
+        let decision = |fate: &Fate| {
             let outcome = fate.result.outcome;
             let mut decision = Decision::new(self.now(), outcome, context.clone(), fate.recipient.clone());
             decision.strategy = key.map(|key| key.strategy.as_str());
@@ -89,8 +90,9 @@ impl Heart {
             decision.first_seen = fate.first_seen;
             decision.upstream_ms = fate.upstream_ms;
             decision.total_ms = Some(millis(started));
-            self.journal.record(&decision);
-        }
+            decision
+        };
+        fates.iter().map(decision).collect()
     }
 }
 

@@ -8,6 +8,7 @@ use crate::smtp::reply::Reply;
 use crate::store::{ClaimId, Outcome, Record, Share, State, StateName};
 
 use super::flights::Landing;
+use super::receipt::Stake;
 use super::reply::bounded;
 
 /// What became of one recipient.
@@ -29,6 +30,8 @@ pub struct Fate {
     pub first_seen: Option<Timestamp>,
     /// How long the upstream took, in milliseconds.
     pub upstream_ms: Option<u64>,
+    /// What the client's reply means for the claim.
+    pub stake: Option<Stake>,
 }
 
 /// The result of one recipient.

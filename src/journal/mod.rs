@@ -79,6 +79,9 @@ pub struct Decision {
     pub upstream_ms: Option<u64>,
     /// How long the client waited since the end of data.
     pub total_ms: Option<u64>,
+    /// Whether the client was still there for the reply; unknown for a message
+    /// that never was complete.
+    pub heard: Option<bool>,
 }
 
 impl Decision {
@@ -104,6 +107,7 @@ impl Decision {
             first_seen: None,
             upstream_ms: None,
             total_ms: None,
+            heard: None,
         }
     }
 }

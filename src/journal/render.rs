@@ -56,6 +56,7 @@ impl<'a> Rendering<'a> {
         fields.text("first_seen", decision.first_seen.map(Timestamp::to_rfc3339).as_deref());
         fields.plain("upstream_ms", decision.upstream_ms);
         fields.plain("total_ms", decision.total_ms);
+        fields.plain("heard", decision.heard);
         fields
     }
 }

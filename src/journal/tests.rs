@@ -66,6 +66,7 @@ fn decision() -> Decision {
         first_seen: Some(NOW),
         upstream_ms: Some(12),
         total_ms: Some(15),
+        heard: Some(true),
         ..Decision::new(NOW, DecisionOutcome::Relayed, Arc::new(context), "Ann@example.com")
     }
 }
@@ -92,7 +93,7 @@ fn a_decision_in_json() {
         \"to\":\"Ann@example.com\",\"outcome\":\"relayed\",\"strategy\":\"header\",\"key\":\"order-7\",\
         \"claim\":\"abababababababab\",\"rule\":\"one-time codes\",\"reply\":\"250 2.0.0 queued as 12\",\
         \"upstream\":\"smtp.example.com:25\",\"size\":1234,\"message_id\":\"<a@b>\",\"attempt\":1,\
-        \"first_seen\":\"2026-11-21T08:15:00.123Z\",\"upstream_ms\":12,\"total_ms\":15}\n";
+        \"first_seen\":\"2026-11-21T08:15:00.123Z\",\"upstream_ms\":12,\"total_ms\":15,\"heard\":true}\n";
     assert_eq!(line, golden);
 }
 
@@ -103,7 +104,7 @@ fn a_decision_in_text() {
         client=127.0.0.1 from=shop@example.com to=Ann@example.com outcome=relayed strategy=header key=order-7 \
         claim=abababababababab rule=\"one-time codes\" reply=\"250 2.0.0 queued as 12\" \
         upstream=smtp.example.com:25 size=1234 message_id=<a@b> attempt=1 first_seen=2026-11-21T08:15:00.123Z \
-        upstream_ms=12 total_ms=15\n";
+        upstream_ms=12 total_ms=15 heard=true\n";
     assert_eq!(line, golden);
 }
 

@@ -8,8 +8,8 @@ use tokio::time::Instant;
 use super::{Metrics, Operation};
 use crate::clock::Timestamp;
 use crate::store::{
-    Census, Change, ClaimId, ClaimRequest, Claimed, Commit, Count, Durability, Imported, Query, Record,
-    Resolution, Settlement, Store, StoreFault, Token,
+    Census, Change, ClaimId, ClaimRequest, Claimed, Commit, Count, Durability, Heard, Imported, Query,
+    Record, Resolution, Settlement, Store, StoreFault, Token,
 };
 
 /// Passes every call on and measures it.
@@ -56,6 +56,10 @@ impl Store for TimedStore {
         durability: Durability,
     ) -> Result<(), StoreFault> {
         self.time(Operation::Settle, self.inner.settle(token, at, settlements, durability)).await
+    }
+
+    fn note_heard(&self, notes: Vec<Heard>, now: Timestamp) {
+        self.inner.note_heard(notes, now);
     }
 
     async fn release(&self, token: Token, ids: Vec<ClaimId>) -> Result<(), StoreFault> {

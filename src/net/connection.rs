@@ -11,7 +11,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::auth::{self, Authority};
 use crate::config::Limits;
-use crate::dedup::{Channel, Incoming, Source};
+use crate::dedup::{Answer, Channel, Incoming, Source};
 use crate::identity::{Proof, Tenant};
 use crate::message::Spool;
 use crate::smtp::reply::Reply;
@@ -19,6 +19,7 @@ use crate::smtp::sasl::{Credentials, Malformed};
 use crate::smtp::session::{Action, ClientName, Delivery, Session, Settings, Verdict};
 
 use super::peer::{Peer, RelayPolicy, Relaying};
+use super::reception::Receipts;
 use super::tls::name_of;
 use super::wire::Wire;
 use super::{Live, Shared};
@@ -53,6 +54,8 @@ struct Connection {
     limits: Limits,
     input: BytesMut,
     spool: Spool,
+    /// Of the message whose reply is among the output.
+    receipts: Receipts,
     /// When the current command or message began.
     since: Instant,
     /// The client talked before the greeting.
@@ -99,6 +102,7 @@ impl Connection {
             limits,
             input: BytesMut::new(),
             spool,
+            receipts: Receipts::default(),
             since: Instant::now(),
             early,
         };
@@ -144,6 +148,7 @@ impl Connection {
     /// the session ends where something follows the command.
     async fn start_tls(&mut self) -> Result<(), End> {
         self.flush().await?;
+        self.receipts.confirm(&mut self.wire).await;
         let Some(tls) = self.peer.port.tls.clone() else { return Err(End::Gone) };
         self.input = BytesMut::new();
         let wire = std::mem::replace(&mut self.wire, Wire::Closed);
@@ -231,6 +236,7 @@ impl Connection {
     /// Hands a whole message to the heart and tells the session the answer.
     async fn deliver(&mut self, delivery: Delivery) -> Result<(), End> {
         self.flush().await?;
+        self.receipts.confirm(&mut self.wire).await;
         if let Some(name) = self.session.client() {
             self.source.name = name.clone();
         }
@@ -247,7 +253,9 @@ impl Connection {
             Ok(content) => {
                 let Delivery { envelope, eight_bit } = delivery;
                 let incoming = Incoming { source: self.source.clone(), envelope, content, eight_bit };
-                self.shared.heart.deliver(&services, incoming).await
+                let Answer { reply, receipt } = self.shared.heart.deliver(&services, incoming).await;
+                self.receipts.expect(receipt);
+                reply
             }
             Err(no_room) => {
                 tracing::warn!(session = self.source.session, %no_room, "a message is refused for want of room");
@@ -332,16 +340,19 @@ impl Connection {
         }
         let deadline = Instant::now() + self.limits.command_timeout;
         let wire = &mut self.wire;
+        self.receipts.before_writing(wire);
         let write = async {
             wire.write_all(output).await?;
             wire.flush().await
         };
         let written = timeout_at(deadline, write).await;
         output.clear();
-        match written {
+        let written = match written {
             Ok(Ok(())) => Ok(()),
             Ok(Err(_)) => Err(End::Gone),
             Err(_) => Err(End::TimedOut),
-        }
+        };
+        self.receipts.written(written.is_ok());
+        written
     }
 }

@@ -8,6 +8,7 @@ pub mod listener;
 pub mod peer;
 pub mod port;
 pub mod proxy_protocol;
+pub mod reception;
 pub mod sparing;
 pub mod tls;
 pub mod wire;

@@ -9,8 +9,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use async_trait::async_trait;
 
 use super::{
-    Census, Change, ClaimId, ClaimRequest, Claimed, Commit, Count, Durability, Imported, Query, Record,
-    Resolution, Settlement, Store, StoreFault, Token,
+    Census, Change, ClaimId, ClaimRequest, Claimed, Commit, Count, Durability, Heard, Imported, Query,
+    Record, Resolution, Settlement, Store, StoreFault, Token,
 };
 use crate::clock::Timestamp;
 
@@ -29,7 +29,7 @@ pub enum Moment {
 /// [`StoreFault::Failed`].
 ///
 /// Operations are named as the methods of [`Store`]: `claim`, `commit`,
-/// `settle`, `release`, `get`, `list`, `forget`, `resolve`, `import`, `count`,
+/// `settle`, `note_heard`, `release`, `get`, `list`, `forget`, `resolve`, `import`, `count`,
 /// `counts`, `census`, `sweep`, `close`.
 pub struct FaultyStore {
     inner: Arc<dyn Store>,
@@ -146,6 +146,15 @@ impl Store for FaultyStore {
     ) -> Result<(), StoreFault> {
         let result = self.run("settle", self.inner.settle(token, at, settlements, durability)).await;
         self.unfenced(result)
+    }
+
+    /// One that fails is lost.
+    fn note_heard(&self, notes: Vec<Heard>, now: Timestamp) {
+        match self.note("note_heard") {
+            None | Some(Moment::After) => self.inner.note_heard(notes, now),
+            Some(Moment::Before) => {}
+            Some(Moment::Panic) => std::panic::resume_unwind(Box::new("note_heard")),
+        }
     }
 
     async fn release(&self, token: Token, ids: Vec<ClaimId>) -> Result<(), StoreFault> {

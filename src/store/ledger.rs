@@ -24,6 +24,7 @@ mod backend;
 mod census;
 mod ending;
 mod former;
+mod heard;
 mod held;
 mod judge;
 mod listing;

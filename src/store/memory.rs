@@ -8,8 +8,8 @@ use async_trait::async_trait;
 
 use super::ledger::{Backend, IdRange, Ledger};
 use super::{
-    Census, Change, ClaimId, ClaimRequest, Claimed, Commit, Count, Durability, Imported, Query, Record,
-    Resolution, Settlement, Store, StoreFault, Tally, Token,
+    Census, Change, ClaimId, ClaimRequest, Claimed, Commit, Count, Durability, Heard, Imported, Query,
+    Record, Resolution, Settlement, Store, StoreFault, Tally, Token,
 };
 use crate::clock::Timestamp;
 
@@ -60,6 +60,11 @@ impl Store for MemoryStore {
         _durability: Durability,
     ) -> Result<(), StoreFault> {
         self.ledger().settle(token, at, &settlements)
+    }
+
+    fn note_heard(&self, notes: Vec<Heard>, now: Timestamp) {
+        // Maps never fail.
+        let _ = self.ledger().note_heard(&notes, now);
     }
 
     async fn release(&self, token: Token, ids: Vec<ClaimId>) -> Result<(), StoreFault> {

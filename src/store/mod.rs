@@ -10,6 +10,7 @@ pub mod attempt;
 pub(crate) mod contract;
 pub mod counts;
 pub mod faulty;
+mod heard;
 pub mod ledger;
 pub mod marks;
 pub mod memory;
@@ -26,6 +27,7 @@ mod worker;
 use async_trait::async_trait;
 pub use attempt::{Attempt, AttemptKind};
 pub use counts::{Count, Tally};
+pub use heard::{Heard, Reception};
 pub use marks::{MAX_MARKS, Marks, Share};
 pub use mend::{Change, Imported, Resolution};
 pub use names::{Names, WrittenField};
@@ -269,6 +271,10 @@ pub trait Store: Send + Sync + 'static {
         settlements: Vec<Settlement>,
         durability: Durability,
     ) -> Result<(), StoreFault>;
+
+    /// Notes what clients received of the replies to their messages. Nobody
+    /// waits for it, and a store that has failed passes it by.
+    fn note_heard(&self, notes: Vec<Heard>, now: Timestamp);
 
     /// Gives `pending` claims up, as if never claimed. Ids that the token does
     /// not hold as pending are left alone.

@@ -29,8 +29,8 @@ use tokio::sync::oneshot;
 
 use super::ledger::{Backend, Ledger};
 use super::{
-    Census, Change, ClaimId, ClaimRequest, Claimed, Commit, Count, Durability, Imported, Query, Record,
-    Resolution, Settlement, Store, StoreFault, Token,
+    Census, Change, ClaimId, ClaimRequest, Claimed, Commit, Count, Durability, Heard, Imported, Query,
+    Record, Resolution, Settlement, Store, StoreFault, Token,
 };
 use crate::clock::Timestamp;
 use inbox::{Gone, Inbox, Urgency};
@@ -155,6 +155,13 @@ impl Store for Worker {
             return self.inbox.put(request, Urgency::Soon).map_err(|Gone| self.gone());
         }
         self.call("settle", |answer| Request::Settle { token, at, settlements, answer: Some(answer) }).await
+    }
+
+    fn note_heard(&self, notes: Vec<Heard>, now: Timestamp) {
+        if self.poison.check().is_ok() {
+            // A writer that has ended leaves the claim as it was settled.
+            let _ = self.inbox.put(Request::NoteHeard(notes, now), Urgency::Soon);
+        }
     }
 
     async fn release(&self, token: Token, ids: Vec<ClaimId>) -> Result<(), StoreFault> {

@@ -7,6 +7,7 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll, Waker};
 
+use mailonce::duplex::Duplex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Sleep;
 
@@ -285,6 +286,22 @@ impl AsyncWrite for End {
             state.wake();
         }
         Poll::Ready(Ok(()))
+    }
+}
+
+impl Duplex for End {
+    fn has_stopped_sending(&self) -> bool {
+        let now = self.link.time.now();
+        self.link.state().flows[1 - self.side].ending.is_some_and(|(due, _)| due <= now)
+    }
+
+    fn poll_reset(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut state = self.link.state();
+        if state.flows[self.side].is_broken {
+            return Poll::Ready(());
+        }
+        state.flows[1 - self.side].reader = Some(cx.waker().clone());
+        Poll::Pending
     }
 }
 

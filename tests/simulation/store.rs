@@ -9,8 +9,8 @@ use async_trait::async_trait;
 use mailonce::clock::Timestamp;
 use mailonce::store::ledger::{Ledger, Progress};
 use mailonce::store::{
-    Census, Change, ClaimId, ClaimRequest, Claimed, Commit, Count, Durability, Imported, Query, Record,
-    Resolution, Settlement, Store, StoreFault, Token,
+    Census, Change, ClaimId, ClaimRequest, Claimed, Commit, Count, Durability, Heard, Imported, Query,
+    Record, Resolution, Settlement, Store, StoreFault, Token,
 };
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
@@ -219,6 +219,14 @@ impl Store for SimulatedStore {
         Ok(())
     }
 
+    fn note_heard(&self, notes: Vec<Heard>, now: Timestamp) {
+        let job = move |ledger: Result<&mut Machine, StoreFault>| {
+            let _ = ledger.and_then(|ledger| ledger.note_heard(&notes, now));
+            None
+        };
+        let _ = self.jobs.send(Box::new(job));
+    }
+
     async fn release(&self, token: Token, ids: Vec<ClaimId>) -> Result<(), StoreFault> {
         let release = move |ledger: &mut Machine| {
             ledger.release(token, &ids);
@@ -319,6 +327,12 @@ impl Store for Lent {
         durability: Durability,
     ) -> Result<(), StoreFault> {
         self.hear(self.store.settle(token, at, settlements, durability)).await
+    }
+
+    fn note_heard(&self, notes: Vec<Heard>, now: Timestamp) {
+        if !self.life.is_dead() {
+            self.store.note_heard(notes, now);
+        }
     }
 
     async fn release(&self, token: Token, ids: Vec<ClaimId>) -> Result<(), StoreFault> {

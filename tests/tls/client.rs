@@ -3,7 +3,7 @@
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its part of this")]
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::Arc;
 
 use rustls::crypto::CryptoProvider;
@@ -184,9 +184,9 @@ impl Secure {
         self.reply()
     }
 
-    /// Sends a message and gives the reply to it.
+    /// Sends a message up to the end of data, and reads nothing more.
     #[track_caller]
-    pub fn deliver(&mut self, mail: &Mail) -> String {
+    pub fn start(&mut self, mail: &Mail) {
         assert!(self.command(&format!("MAIL FROM:<{}>", mail.from)).starts_with("250 "));
         for recipient in &mail.to {
             let reply = self.command(&format!("RCPT TO:<{recipient}>"));
@@ -194,7 +194,21 @@ impl Secure {
         }
         assert!(self.command("DATA").starts_with("354 "));
         self.send(mail.stuffed());
+    }
+
+    /// Sends a message and gives the reply to it.
+    #[track_caller]
+    pub fn deliver(&mut self, mail: &Mail) -> String {
+        self.start(mail);
         self.reply()
+    }
+
+    /// Says no more, but still listens.
+    pub fn finish(&mut self) {
+        let StreamOwned { conn, sock } = self.stream.get_mut();
+        conn.send_close_notify();
+        conn.write_tls(sock).unwrap();
+        sock.shutdown(Shutdown::Write).unwrap();
     }
 
     /// Whether the connection ends now, with the goodbye of TLS.

@@ -15,8 +15,8 @@ use crate::store::search::StateName;
 use crate::store::view::RecordView;
 use crate::store::{
     Attempt, AttemptKind, Census, Change, ClaimId, ClaimRequest, Claimed, Commit, Count, Durability,
-    Fingerprint, Imported, Marks, Names, Outcome, Query, Record, Resolution, Selection, Settlement, State,
-    Store, StoreFault, Suppression, Token, WrittenField,
+    Fingerprint, Heard, Imported, Marks, Names, Outcome, Query, Record, Resolution, Selection, Settlement,
+    State, Store, StoreFault, Suppression, Token, WrittenField,
 };
 
 const NOW: Timestamp = Timestamp::from_millis(1_795_248_900_123);
@@ -43,6 +43,8 @@ impl Store for Shelf {
     ) -> Result<(), StoreFault> {
         Err(StoreFault::Fenced)
     }
+
+    fn note_heard(&self, _: Vec<Heard>, _: Timestamp) {}
 
     async fn release(&self, _: Token, _: Vec<ClaimId>) -> Result<(), StoreFault> {
         Err(StoreFault::Fenced)

@@ -49,14 +49,17 @@ const EVENT_HEADERS: [&str; 7] = [
 
 pub(super) fn dedup(section: Section<'_>) -> Dedup {
     let span = |key, default| section.get(key, default, positive_duration);
-    let base = Dedup::default();
+    let mut base = Dedup::default();
+    let max_window = span("max_window", base.max_window);
+    // A cap that was written before this key was known stays a usable one.
+    base.unheard_window = base.unheard_window.min(max_window);
     let dedup = Dedup {
         headers: section.get("headers", base.headers.clone(), list_of(header_name)),
         template_headers: section.get("template_headers", base.template_headers.clone(), list_of(field_ref)),
         event_headers: section.get("event_headers", base.event_headers.clone(), list_of(field_ref)),
         window: span("window", base.window),
         content_window: span("content_window", base.content_window),
-        max_window: span("max_window", base.max_window),
+        max_window,
         in_flight_wait: section.get("in_flight_wait", base.in_flight_wait, duration),
         unkeyed: section.get("unkeyed", base.unkeyed, choice),
         on_store_failure: section.get("on_store_failure", base.on_store_failure, choice),
@@ -79,6 +82,7 @@ fn common(section: &Section<'_>, base: &Dedup) -> Dedup {
         in_doubt: section.get("in_doubt", base.in_doubt, choice),
         mode: section.get("mode", base.mode, choice),
         fingerprint_exclude: section.get("fingerprint_exclude", base.fingerprint_exclude.clone(), excludes),
+        unheard_window: section.get("unheard_window", base.unheard_window, positive_duration),
         ..base.clone()
     }
 }
@@ -96,6 +100,7 @@ impl Default for Dedup {
             scope: Scope::Recipient,
             window: Duration::from_secs(7 * DAY),
             content_window: Duration::from_secs(15 * MINUTE),
+            unheard_window: Duration::from_secs(DAY),
             max_window: Duration::from_secs(400 * DAY),
             on_duplicate: OnDuplicate::Accept,
             on_conflict: OnConflict::Reject,

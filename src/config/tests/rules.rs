@@ -27,6 +27,24 @@ fn a_rule_sets_what_it_names_and_takes_the_rest_from_dedup() {
 }
 
 #[test]
+fn a_rule_sets_how_long_the_unheard_are_remembered() {
+    let text = "[dedup]\nunheard_window = \"2d\"\n[[rule]]\nname = \"a\"\nmatch = { key = \"a\" }\n\
+                unheard_window = \"36h\"\n[[rule]]\nname = \"b\"\nwindow = \"1h\"\n";
+    let hours = |rule: &Rule| rule.dedup.unheard_window.as_secs() / 3600;
+    assert_eq!(rules(text).iter().map(hours).collect::<Vec<_>>(), [36, 48]);
+}
+
+#[test]
+fn a_cap_below_the_default_of_the_unheard_is_no_fault() {
+    let config = parse(
+        "[upstream]\naddress = \"a:25\"\n[dedup]\nwindow = \"1h\"\nmax_window = \"2h\"\n[[rule]]\nname = \"a\"\n",
+    );
+    let config = config.unwrap();
+    let two_hours = Duration::from_secs(7200);
+    assert_eq!((config.dedup.unheard_window, config.rules[0].dedup.unheard_window), (two_hours, two_hours));
+}
+
+#[test]
 fn conditions_are_globs_or_lists_of_them() {
     let rule =
         &rules("[[rule]]\nname = \"a\"\n[rule.match]\nkey = [\"a:*\", \"b\"]\nsender = \"*@x.example\"\n")[0];
@@ -50,8 +68,12 @@ fn a_faulty_rule_names_line_and_key() {
             "m.toml:3: rule.window: 500d is longer than dedup.max_window, 400d",
         ),
         (
+            "name = \"a\"\nunheard_window = \"500d\"",
+            "m.toml:3: rule.unheard_window: 500d is longer than dedup.max_window, 400d",
+        ),
+        (
             "name = \"a\"\nunkeyed = \"relay\"",
-            "m.toml:3: rule.unkeyed: there is no such key; known here: name, chain, scope, on_duplicate, on_conflict, on_partial, in_doubt, mode, fingerprint_exclude, window, match",
+            "m.toml:3: rule.unkeyed: there is no such key; known here: name, chain, scope, on_duplicate, on_conflict, on_partial, in_doubt, mode, fingerprint_exclude, unheard_window, window, match",
         ),
         (
             "name = \"a\"\nmatch = { keys = \"x\" }",

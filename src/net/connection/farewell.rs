@@ -53,7 +53,12 @@ impl Connection {
             self.shared.heart.aborted(&self.source, envelope, self.spool.len());
         }
         match end {
-            Err(End::Finished | End::Gone) => return,
+            Err(End::Finished | End::Gone) => {
+                if self.receipts.are_unconfirmed() {
+                    self.shut_down().await;
+                }
+                return;
+            }
             Err(End::NoEndOfData) => {}
             Err(End::TimedOut) => self.session.end(Reply::new(421, "4.4.2 timed out waiting for you")),
             Err(End::Replaced) => {
@@ -69,11 +74,20 @@ impl Connection {
         let _ = self.flush().await;
         if may_be_sending {
             self.part().await;
-        } else if let Wire::Encrypted(_) = self.wire {
-            // The client learns that nobody cut the end off.
-            let deadline = Instant::now() + self.limits.command_timeout;
-            let _ = timeout_at(deadline, self.wire.shutdown()).await;
+        } else if self.receipts.are_unconfirmed() || matches!(self.wire, Wire::Encrypted(_)) {
+            self.shut_down().await;
         }
+    }
+
+    /// Ends our side. The client learns that nobody cut the end off, and need not
+    /// wait until it is known whether it received its reply.
+    async fn shut_down(&mut self) {
+        let deadline = Instant::now() + self.limits.command_timeout;
+        if let Ok(Err(_)) = timeout_at(deadline, self.wire.shutdown()).await {
+            // The reset was there first, and this has taken it away.
+            self.receipts.written(false);
+        }
+        self.receipts.confirm(&mut self.wire).await;
     }
 
     fn note_early_talk(&self) {
@@ -100,6 +114,9 @@ impl Connection {
             std::io::Result::Ok(())
         };
         // Whether it arrives is the client's affair.
-        let _ = timeout_at(Instant::now() + FAREWELL, parting).await;
+        if let Ok(Err(_)) = timeout_at(Instant::now() + FAREWELL, parting).await {
+            self.receipts.written(false);
+        }
+        self.receipts.confirm(&mut self.wire).await;
     }
 }

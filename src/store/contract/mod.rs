@@ -5,6 +5,7 @@
 
 pub(crate) mod figures;
 pub(crate) mod former;
+pub(crate) mod heard;
 pub(crate) mod lasting;
 pub(crate) mod life;
 pub(crate) mod marks;
@@ -94,6 +95,14 @@ macro_rules! contract_suite {
             mend::an_import_keeps_what_is_newer_and_may_be_repeated,
             mend::an_import_takes_nothing_that_is_no_outcome,
             mend::an_import_unites_what_both_stores_know,
+            heard::one_that_nobody_heard_is_remembered_for_longer,
+            heard::one_that_was_heard_is_remembered_for_its_window,
+            heard::one_that_turns_out_unheard_is_remembered_for_longer,
+            heard::a_longer_window_stays,
+            heard::a_late_note_leaves_a_newer_settlement_alone,
+            heard::one_whose_client_comes_again_is_remembered_whatever_others_hear,
+            heard::a_note_reaches_the_record_beneath_a_claim,
+            heard::a_restart_keeps_what_is_known_of_the_clients,
             former::a_record_under_a_former_id_suppresses,
             former::a_moved_record_is_found_again_after_a_kill,
             former::a_moved_record_is_judged_by_its_state,

@@ -10,6 +10,7 @@ use std::ops::Bound;
 
 use super::super::record::key_mark;
 use super::super::{Census, ClaimId, Record, StateName, StoreFault};
+use super::ending::remembered;
 use super::held::Under;
 use super::{Backend, Ledger};
 use crate::clock::Timestamp;
@@ -159,7 +160,7 @@ impl<B: Backend> Ledger<B> {
     /// Brings forward the end of a record that would outlast its window, counted
     /// from now. Whether it did.
     fn shorten(&mut self, record: &Record) -> Result<bool, StoreFault> {
-        let latest = self.now.map(|at| at.plus(record.window));
+        let latest = self.now.map(|at| at.plus(remembered(record)));
         let Some(latest) = latest.filter(|latest| record.expires > *latest) else { return Ok(false) };
         if self.held.get(&record.id).is_some() {
             return Ok(false);

@@ -9,8 +9,8 @@ use super::{Answer, Poison, Room};
 use crate::clock::Timestamp;
 use crate::store::ledger::{Backend, Ledger, Progress};
 use crate::store::{
-    Census, Change, ClaimId, ClaimRequest, Claimed, Commit, Count, Imported, Query, Record, Resolution,
-    Settlement, StoreFault, Token,
+    Census, Change, ClaimId, ClaimRequest, Claimed, Commit, Count, Heard, Imported, Query, Record,
+    Resolution, Settlement, StoreFault, Token,
 };
 
 /// One call of the store, with where its answer goes.
@@ -29,6 +29,8 @@ pub(super) enum Request {
         /// Nobody waits for one that need only be durable soon.
         answer: Option<Answer<()>>,
     },
+    /// Nobody waits for it.
+    NoteHeard(Vec<Heard>, Timestamp),
     Release {
         token: Token,
         ids: Vec<ClaimId>,
@@ -264,6 +266,12 @@ impl<B: Backend> Writer<B> {
                     (None, Ok(())) => {}
                     (None, Err(fault)) => tracing::warn!(%fault, "an outcome was not written"),
                 }
+            }
+            Request::NoteHeard(notes, now) => {
+                if let Err(fault) = self.sound().and_then(|ledger| ledger.note_heard(&notes, now)) {
+                    tracing::warn!(%fault, "what a client received was not noted");
+                }
+                self.written();
             }
             Request::Release { token, ids, answer } => {
                 let done = self.sound().map(|ledger| ledger.release(token, &ids));
