@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 
 use super::attempt::Attempt;
 use super::marks::Marks;
-use super::names::Names;
+use super::names::{Names, WrittenField};
 use crate::clock::Timestamp;
 pub use crate::message::fingerprint::Fingerprint;
 use crate::smtp::reply::{Class, Reply};
