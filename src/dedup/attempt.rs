@@ -13,11 +13,12 @@ use crate::planted::{self, Bug};
 use crate::smtp::envelope::Envelope;
 use crate::smtp::reply::Reply;
 use crate::store::{Claimed, Names, Outcome, Record, Settlement, StoreFault, Token};
-use crate::upstream::{Completion, Prepared, Transaction, UpstreamFault};
+use crate::upstream::{Completion, Prepared, Transaction};
 
 use super::held::{Claim, HeldClaim, HeldClaims, Reach};
 use super::message::Message;
 use super::receipt::{self, Stake};
+use super::sent::{Results, Sent, Transmission, overall, unsent};
 use super::trace::{self, Identifiers};
 use super::verdict::{Fate, Verdict};
 use super::{Heart, Services, millis, store_reply};
@@ -60,54 +61,6 @@ impl Beside {
             Claimed::New { .. } | Claimed::OverCap | Claimed::TooMany => (None, DecisionOutcome::Unclaimed),
         };
         Self { claim, record, outcome }
-    }
-}
-
-/// What became of one recipient of a transaction.
-#[derive(Clone, Debug)]
-struct Sent {
-    outcome: Outcome,
-    decision: DecisionOutcome,
-}
-
-/// What became of a transaction.
-struct Transmission {
-    /// One for each recipient, in order.
-    sent: Vec<Sent>,
-    upstream: String,
-}
-
-/// What became of a transaction, by recipient.
-struct Results {
-    sent: Vec<(usize, Sent)>,
-    upstream: String,
-    ms: u64,
-}
-
-impl Results {
-    /// Of the recipients that `claim` covers.
-    fn of(&self, claim: &Claim) -> impl DoubleEndedIterator<Item = &(usize, Sent)> {
-        self.sent.iter().filter(|(index, _)| claim.recipients.contains(index))
-    }
-
-    fn fate(&self, message: &Message, index: usize, decision: DecisionOutcome, sent: &Sent) -> Fate {
-        let mut fate = message.fate(index, Verdict::fresh(decision, sent.outcome.reply().clone()));
-        fate.upstream = Some(self.upstream.clone()).filter(|upstream| !upstream.is_empty());
-        fate.upstream_ms = Some(self.ms);
-        fate
-    }
-}
-
-impl Sent {
-    /// What the upstream itself said.
-    fn by(outcome: Outcome) -> Self {
-        let decision = match &outcome {
-            Outcome::Accepted(_) => DecisionOutcome::Relayed,
-            Outcome::Deferred(_) => DecisionOutcome::Deferred,
-            Outcome::Refused(_) => DecisionOutcome::Refused,
-            Outcome::InDoubt(_) => DecisionOutcome::InDoubt,
-        };
-        Self { outcome, decision }
     }
 }
 
@@ -398,23 +351,4 @@ impl Message {
         let recipients = targets.iter().map(|index| self.envelope.recipients[*index].clone()).collect();
         Envelope { recipients, ..self.envelope.clone() }
     }
-}
-
-/// The upstream certainly does not have it.
-fn unsent(fault: &UpstreamFault) -> Sent {
-    tracing::warn!(%fault, "the upstream did not take a message");
-    Sent::by(Outcome::of_reply(fault.reply()))
-}
-
-/// The outcome of a claim that covers several recipients: the one that asks
-/// most of a later attempt.
-fn overall<'o>(sent: impl DoubleEndedIterator<Item = &'o Outcome>) -> Outcome {
-    let weight = |outcome: &&Outcome| match outcome {
-        Outcome::Accepted(_) => 0,
-        Outcome::Refused(_) => 1,
-        Outcome::Deferred(_) => 2,
-        Outcome::InDoubt(_) => 3,
-    };
-    let heaviest = sent.rev().max_by_key(weight);
-    heaviest.cloned().unwrap_or_else(|| Outcome::Accepted(Reply::new(250, "2.0.0 sent earlier")))
 }

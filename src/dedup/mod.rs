@@ -15,6 +15,7 @@ mod message;
 mod receipt;
 mod reply;
 mod report;
+mod sent;
 pub mod trace;
 pub mod verdict;
 
