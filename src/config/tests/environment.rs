@@ -73,7 +73,7 @@ fn a_fault_in_the_environment_names_the_variable() {
 fn the_values_at_the_top_are_known_to_the_environment() {
     let reader = Reader::new("m.toml");
     load::parse_with(UPSTREAM, &reader, std::iter::empty()).unwrap();
-    let example = include_str!("../../config/mailonce.toml");
+    let example = include_str!("../../../config/mailonce.toml");
     let top = example.split("\n[").next().unwrap();
     let has_value = |key: &&String| {
         top.lines().any(|line| line.trim_start_matches("# ").starts_with(&format!("{key} = ")))
