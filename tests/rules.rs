@@ -75,13 +75,14 @@ fn a_rule_may_change_the_chain_and_the_scope() {
         .start();
     let legacy = |key: &str| Mail::keyed(key).from("legacy@a.test");
     assert_eq!(proxy.send(&legacy("try 1")), "250 2.0.0 queued as 1");
-    assert_eq!(
-        proxy.send(&legacy("try 2").to(&["bob@b.test"])),
-        "250 2.0.0 queued as 1",
-        "its key does not count"
-    );
+    assert_eq!(proxy.send(&legacy("try 2")), "250 2.0.0 queued as 1", "its key does not count");
     assert_eq!(proxy.send(&legacy("")), "250 2.0.0 queued as 1", "nor does a bad one");
     assert_eq!(proxy.send(&Mail::keyed("try 2")), "250 2.0.0 queued as 2");
+    proxy.send(&legacy("try 3").to(&["bob@b.test"]));
+    let claims: Vec<_> = ["1", "3"]
+        .map(|number| proxy.log(&[("reply", &format!("250 2.0.0 queued as {number}"))])["claim"].clone())
+        .into();
+    assert_eq!(claims[0], claims[1], "one claim covers the message");
 }
 
 #[test]

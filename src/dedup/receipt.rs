@@ -46,6 +46,12 @@ impl Receipt {
         Self { heart, decided }
     }
 
+    /// The client is there as the reply is about to be written. Its decisions are
+    /// logged now, so that no client finds its reply missing in the log.
+    pub fn expected(&mut self) {
+        self.log(true);
+    }
+
     /// The client received the reply.
     pub fn received(mut self) {
         self.end(true);
@@ -55,12 +61,16 @@ impl Receipt {
     pub fn missed(self) {}
 
     fn end(&mut self, received: bool) {
-        let Decided { decisions, if_received, if_missed } = std::mem::take(&mut self.decided);
-        for mut decision in decisions {
+        self.log(received);
+        let Decided { if_received, if_missed, .. } = std::mem::take(&mut self.decided);
+        self.heart.note(if received { if_received } else { if_missed });
+    }
+
+    fn log(&mut self, received: bool) {
+        for mut decision in std::mem::take(&mut self.decided.decisions) {
             decision.heard = Some(received);
             self.heart.journal.record(&decision);
         }
-        self.heart.note(if received { if_received } else { if_missed });
     }
 }
 

@@ -79,7 +79,11 @@ impl Receipts {
 
     /// The output is written next.
     pub fn before_writing(&mut self, wire: &Wire) {
-        self.has_stopped = self.expected.is_some() && !self.listens && wire.has_stopped_sending();
+        let Some(receipt) = &mut self.expected else { return };
+        self.has_stopped = !self.listens && wire.has_stopped_sending();
+        if !self.has_stopped {
+            receipt.expected();
+        }
     }
 
     /// The output was written, or could not be: gives the receipts back of which
