@@ -248,7 +248,7 @@ fn what_a_waiting_duplicate_received_is_heard_though_the_first_client_had_gone()
 }
 
 #[test]
-fn what_nobody_received_is_remembered_though_two_had_waited() {
+fn what_no_client_received_is_remembered_though_two_had_waited() {
     let upstream = Upstream::start();
     let proxy = setup(&upstream).start();
     let (first, second, gate) = first_and_second(&upstream, &proxy);

@@ -111,7 +111,7 @@ pub struct Stake {
     part: Part,
     /// The upstream has what the claim is about, or may have it.
     is_out: bool,
-    /// The claim is remembered for longer where nobody received the reply.
+    /// The claim is remembered for longer where no client received the reply.
     is_short: bool,
 }
 
@@ -228,4 +228,61 @@ fn stakes(fates: &[Fate]) -> Vec<(ClaimId, Stake)> {
         }
     }
     stakes
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::store::contract::{accepted, at, deferred, in_doubt, refused, settlement, slot};
+    use Reception::{ComeAgain, Final, Missed};
+
+    const LONG: Duration = Duration::from_secs(86_400);
+
+    /// How an attempt settles its claim, and what it has at stake then.
+    fn attempt(outcome: Outcome, unheard_window: Duration, alone: bool) -> (bool, Stake) {
+        let slot = Slot { unheard_window, ..slot(1) };
+        let mut settlement = settlement(1, outcome);
+        settlement.heard = presumed_heard(&slot, &settlement);
+        (settlement.heard, Stake::settled(&slot, &settlement, at(7), alone))
+    }
+
+    fn notes(stake: &Stake) -> [Option<Reception>; 3] {
+        [stake.received(), stake.missed(), stake.come_again()]
+    }
+
+    #[test]
+    fn a_short_window_is_settled_as_unheard_where_the_upstream_may_have_it() {
+        let settled_at = at(7);
+        let again = Some(ComeAgain);
+        for (outcome, heard, expected) in [
+            (accepted(), false, [Some(Final { settled_at }), None, again]),
+            (in_doubt(), false, [Some(Final { settled_at }), None, again]),
+            (deferred(), true, [None, Some(Missed { settled_at }), None]),
+            (refused(), true, [None, Some(Missed { settled_at }), None]),
+        ] {
+            let (settled, stake) = attempt(outcome.clone(), LONG, true);
+            assert_eq!((settled, notes(&stake)), (heard, expected), "{outcome:?}");
+        }
+    }
+
+    #[test]
+    fn a_long_window_is_written_once_unless_the_client_is_gone() {
+        let (heard, stake) = attempt(accepted(), Duration::ZERO, true);
+        assert!(heard);
+        assert_eq!(notes(&stake), [None, Some(Missed { settled_at: at(7) }), Some(ComeAgain)]);
+        let (_, waited_for) = attempt(accepted(), Duration::ZERO, false);
+        assert_eq!(waited_for.missed(), None, "others who waited may have received it");
+        assert!(!attempt(in_doubt(), Duration::ZERO, true).0, "its client receives 4yz");
+    }
+
+    #[test]
+    fn a_waiting_duplicate_counts_and_a_later_one_does_not() {
+        let short = Stake { part: Part::Waited { at: at(7) }, is_out: true, is_short: true };
+        assert_eq!(notes(&short), [Some(Final { settled_at: at(7) }), None, Some(ComeAgain)]);
+        assert_eq!(notes(&Stake { is_short: false, ..short }), [None; 3]);
+        assert_eq!(notes(&Stake { is_out: false, ..short }), [None; 3]);
+        assert_eq!(notes(&Stake { part: Part::Answered, ..short }), [None, None, Some(ComeAgain)]);
+    }
 }

@@ -29,7 +29,7 @@ impl Wire {
         }
     }
 
-    /// Waits until the client's system says that nobody takes what was written.
+    /// Waits until the client's system says that no program takes what was written.
     pub async fn reset(&mut self) {
         match self {
             Wire::Clear(stream) => is_reset(stream).await,

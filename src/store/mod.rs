@@ -272,8 +272,8 @@ pub trait Store: Send + Sync + 'static {
         durability: Durability,
     ) -> Result<(), StoreFault>;
 
-    /// Notes what clients received of the replies to their messages. Nobody
-    /// waits for it, and a store that has failed passes it by.
+    /// Notes what clients received of the replies to their messages. It returns
+    /// at once, is on disk soon, and does nothing where the store has failed.
     fn note_heard(&self, notes: Vec<Heard>, now: Timestamp);
 
     /// Gives `pending` claims up, as if never claimed. Ids that the token does

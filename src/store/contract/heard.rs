@@ -41,7 +41,7 @@ fn received(settled_at: Timestamp) -> Reception {
     Reception::Final { settled_at }
 }
 
-pub(crate) async fn one_that_nobody_heard_is_remembered_for_longer(engine: &dyn Engine) {
+pub(crate) async fn one_that_no_client_heard_is_remembered_for_longer(engine: &dyn Engine) {
     let (store, _) = engine.open(at(0)).await;
     send_unheard(&*store, 1, at(7), 1, accepted()).await;
     send_unheard(&*store, 2, at(7), 2, in_doubt()).await;
@@ -128,7 +128,7 @@ pub(crate) async fn one_whose_client_comes_again_is_remembered_whatever_others_h
         note(&*store, number, received(at(7)));
         assert_eq!(memory(&*store, number).await, (at(7).plus(UNHEARD), true), "claim {number}");
     }
-    // What nobody has may be sent again at any time.
+    // What no recipient has may be sent again at any time.
     send(&*store, 3, at(7), content(3), deferred()).await;
     note(&*store, 3, Reception::ComeAgain);
     assert_eq!(memory(&*store, 3).await, (at(7).plus(WINDOW), true));

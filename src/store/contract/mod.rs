@@ -95,7 +95,7 @@ macro_rules! contract_suite {
             mend::an_import_keeps_what_is_newer_and_may_be_repeated,
             mend::an_import_takes_nothing_that_is_no_outcome,
             mend::an_import_unites_what_both_stores_know,
-            heard::one_that_nobody_heard_is_remembered_for_longer,
+            heard::one_that_no_client_heard_is_remembered_for_longer,
             heard::one_that_was_heard_is_remembered_for_its_window,
             heard::one_that_turns_out_unheard_is_remembered_for_longer,
             heard::a_longer_window_stays,

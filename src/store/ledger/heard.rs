@@ -40,7 +40,7 @@ fn noted(before: &Record, reception: Reception) -> Option<Record> {
         Reception::Missed { settled_at } => {
             after.heard &= before.settled_at != Some(settled_at);
         }
-        // What nobody has may be sent again at any time.
+        // What no recipient has may be sent again at any time.
         Reception::ComeAgain if is_known(before) || !before.marks.delivered.is_empty() => {
             after.heard = false;
             after.window = after.window.max(after.unheard_window);

@@ -29,7 +29,7 @@ pub(super) enum Request {
         /// Nobody waits for one that need only be durable soon.
         answer: Option<Answer<()>>,
     },
-    /// Nobody waits for it.
+    /// No caller waits for it.
     NoteHeard(Vec<Heard>, Timestamp),
     Release {
         token: Token,
