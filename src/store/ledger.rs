@@ -261,12 +261,11 @@ impl<B: Backend> Ledger<B> {
         Ok(())
     }
 
-    /// The record that lies under a claim, where the upstream has its message or
-    /// may have it.
+    /// The record that lies under a claim, where the upstream has its message for a
+    /// recipient, or may have it.
     fn known_beneath(&self, id: &ClaimId) -> Result<Option<Record>, StoreFault> {
-        let known = |state| matches!(state, StateName::Accepted | StateName::InDoubt);
         match self.held.under(id) {
-            Some(under) if known(under.state) => self.backend.get(id),
+            Some(under) if under.is_known => self.backend.get(id),
             _ => Ok(None),
         }
     }

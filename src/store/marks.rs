@@ -64,6 +64,11 @@ impl Marks {
         }
     }
 
+    /// Whether every recipient that has the message by `others` has it by these.
+    pub(super) fn has_all_of(&self, others: &Marks) -> bool {
+        others.delivered.iter().all(|mark| self.delivered.contains(mark))
+    }
+
     /// Whether one of these recipients certainly lacks the message: no attempt
     /// that could be about it brought it, or none named it. Where the record
     /// tells no recipients apart, it is about all of them.

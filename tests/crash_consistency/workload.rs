@@ -280,7 +280,9 @@ impl Task {
     async fn attempt(&mut self, number: u64, window: Duration) {
         let (token, claimed) = self.claim(number, window).await;
         let Claimed::New { previous } = claimed else { return };
-        let attempts = previous.map_or(0, |record| record.attempt_count) + 1;
+        let attempts = previous.as_ref().map_or(0, |record| record.attempt_count) + 1;
+        let is_doubt = |record: &Record| matches!(record.state, State::Settled(Outcome::InDoubt(_)));
+        let outlasts = previous.as_deref().is_some_and(is_doubt);
         self.about_to(number, &format!("in_doubt {attempts}"));
         self.world.store.commit(token, vec![id(number).into()], self.world.now()).await.unwrap();
         self.done(number, &format!("in_doubt {attempts}"));
@@ -290,7 +292,12 @@ impl Task {
             0 => (Outcome::InDoubt(Reply::new(451, text)), format!("in_doubt {attempts}")),
             kind => {
                 let reply = Reply::new([250, 451, 550][kind as usize % 3], text);
-                (Outcome::of_reply(reply.clone()), settled(attempts, &reply))
+                let state = match outlasts && !reply.is_success() {
+                    // It sent nothing, and the doubt of before stays.
+                    true => format!("in_doubt {attempts}"),
+                    false => settled(attempts, &reply),
+                };
+                (Outcome::of_reply(reply), state)
             }
         };
         let durability = if self.random.once_in(2) { Durability::Now } else { Durability::Soon };

@@ -139,3 +139,20 @@ pub(crate) async fn more_recipients_than_can_be_told_apart_are_not_claimed(engin
     assert!(is_new(&claim(&*store, 4, at(4), to(&most[..2])).await));
     store.close().await.unwrap();
 }
+
+/// A recipient that has the first text has it, though another text took the claim
+/// over and was not sent.
+pub(crate) async fn who_has_the_first_text_has_it_when_another_is_put_off(engine: &dyn Engine) {
+    for (marks_before, outcome) in
+        [(marks(&[1], &[2], &[]), deferred()), (marks(&[1], &[], &[2]), in_doubt())]
+    {
+        let (store, _) = engine.open(at(0)).await;
+        attempt(&*store, 1, to(&[1, 2]), outcome, marks_before).await;
+        let other = rendered_again(OnConflict::Relay);
+        attempt(&*store, 2, other, refused(), marks(&[], &[1, 2], &[])).await;
+        let known = known(&*store, at(2)).await;
+        assert_eq!(known.delivered, [1]);
+        store.forget(id(1), at(3)).await.unwrap();
+        store.close().await.unwrap();
+    }
+}

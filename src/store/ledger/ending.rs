@@ -82,7 +82,9 @@ fn outlasts(before: &Record, tried: &Record, end: &End) -> bool {
             let is_same = before.fingerprint == tried.fingerprint && tried.marks.doubtful.is_empty();
             is_same && before.state.name() == StateName::Accepted
         }
-        Outcome::Deferred(_) | Outcome::Refused(_) => is_known(before),
+        Outcome::Deferred(_) | Outcome::Refused(_) => {
+            is_known(before) || !tried.marks.has_all_of(&before.marks)
+        }
     };
     is_more && !expired(before, end.at) && !planted::is(Bug::KnowledgeReplaced)
 }
@@ -99,7 +101,8 @@ fn kept(mut before: Record, tried: &Record, end: &End) -> Record {
     before
 }
 
-/// Whether the upstream has the message, or may have it.
+/// Whether the upstream has the message, or may have it, for all that a record is
+/// about.
 pub(super) fn is_known(record: &Record) -> bool {
     matches!(record.state.name(), StateName::Accepted | StateName::InDoubt)
 }

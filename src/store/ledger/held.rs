@@ -6,6 +6,7 @@ use std::ops::Bound;
 use super::super::record::key_mark;
 use super::super::{ClaimId, Commit, Record, State, StateName, Token};
 use super::backend::IdRange;
+use super::ending::is_known;
 use crate::clock::Timestamp;
 use crate::planted::{self, Bug};
 
@@ -38,13 +39,16 @@ pub(super) struct Under {
     pub(super) mark: u64,
     /// How the census counts it.
     pub(super) state: StateName,
+    /// The upstream has its message for a recipient, or may have it.
+    pub(super) is_known: bool,
     pub(super) tenant: String,
 }
 
 impl Under {
     pub(super) fn of(record: &Record) -> Self {
         let (expires, mark) = (record.expires, key_mark(&record.key));
-        Self { expires, mark, state: record.state.name(), tenant: record.tenant.clone() }
+        let is_known = is_known(record) || !record.marks.delivered.is_empty();
+        Self { expires, mark, state: record.state.name(), is_known, tenant: record.tenant.clone() }
     }
 }
 
