@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{At, Do, Mail, Proxy, Setup, Upstream};
+use common::{At, Client, Do, Mail, Proxy, Setup, Upstream};
 
 #[test]
 fn e_mails_with_keys_of_their_own_are_all_relayed() {
@@ -295,4 +295,29 @@ fn parameters_pass_where_the_upstream_offers_their_extension() {
         "{:?}",
         got.rcpt
     );
+}
+
+/// The client sends everything at once, and resets the connection before it
+/// has read a reply. Its message is whole, so the attempt belongs to the proxy.
+#[test]
+fn a_whole_message_is_sent_though_no_earlier_reply_can_be_written() {
+    use rustix::net::sockopt::set_socket_linger;
+    use rustix::process::Signal;
+    let upstream = Upstream::start();
+    let proxy = Proxy::before(&upstream);
+    let mail = Mail::keyed("k");
+    let mut client = Client::hello(proxy.address);
+    // The proxy finds all of it at once, the end of the connection included.
+    proxy.process.signal(Signal::STOP);
+    let content = mail.content();
+    client.send(format!("MAIL FROM:<{}>\r\nRCPT TO:<{}>\r\n", mail.from, mail.to[0]));
+    client.send(format!("BDAT {} LAST\r\n", content.len()));
+    client.send(content);
+    let stream = client.into_stream();
+    set_socket_linger(&stream, Some(std::time::Duration::ZERO)).unwrap();
+    drop(stream);
+    proxy.process.signal(Signal::CONT);
+    upstream.wait(1);
+    assert!(proxy.send(&mail).starts_with("250 "), "the retry gets the outcome of the attempt");
+    assert_eq!(upstream.count(), 1);
 }

@@ -233,9 +233,11 @@ impl Connection {
         }
     }
 
-    /// Hands a whole message to the heart and tells the session the answer.
+    /// Hands a whole message to the heart and tells the session the answer. The
+    /// attempt belongs to the proxy: a client that takes no reply any more ends
+    /// the session behind it.
     async fn deliver(&mut self, delivery: Delivery) -> Result<(), End> {
-        self.flush().await?;
+        let flushed = self.flush().await;
         self.receipts.confirm(&mut self.wire).await;
         if let Some(name) = self.session.client() {
             self.source.name = name.clone();
@@ -268,7 +270,7 @@ impl Connection {
             // An idle connection keeps no large buffer.
             self.input = BytesMut::new();
         }
-        Ok(())
+        flushed
     }
 
     fn take_spool(&mut self) -> Spool {
