@@ -266,6 +266,30 @@ fn what_needs_smtputf8_is_refused_where_the_upstream_lacks_it() {
     assert!(offered.contains("250-SMTPUTF8") && offered.contains("DSN"), "{offered}");
 }
 
+/// The stand-in's lack is no reason to give the message up: the address that is
+/// away would take it.
+#[test]
+fn what_needs_smtputf8_waits_for_the_address_that_has_it() {
+    let (able, stand_in) = (Upstream::start(), Upstream::offering(&["PIPELINING", "8BITMIME"]));
+    let addresses = format!("{},{}", able.address, stand_in.address);
+    let proxy = Setup::new(able.address).start_with(|command| {
+        command.env("MAILONCE_UPSTREAM__ADDRESS", addresses);
+    });
+    let mut mail = Mail::keyed("k").to(&["j\u{fc}rgen@b.test"]);
+    mail.parameters = " SMTPUTF8".to_owned();
+    assert_eq!(proxy.send(&mail), "250 2.0.0 queued as 1");
+    able.down();
+    assert_eq!(proxy.send(&Mail::keyed("l")), "250 2.0.0 queued as 1");
+    assert_eq!(stand_in.count(), 1);
+    let mut next = Mail::keyed("m").to(&["j\u{fc}rgen@b.test"]);
+    next.parameters = " SMTPUTF8".to_owned();
+    for _ in 0..2 {
+        let reply = proxy.send(&next);
+        assert!(reply.starts_with("451 4.4.1 [UPSTREAM] ") && reply.contains("SMTPUTF8"), "{reply}");
+    }
+    assert_eq!((able.count(), stand_in.count()), (1, 1));
+}
+
 #[test]
 fn eight_bit_text_is_sent_as_it_is_where_the_upstream_lacks_8bitmime() {
     let upstream = Upstream::offering(&["PIPELINING"]);

@@ -171,10 +171,14 @@ pub enum UpstreamFault {
         reply: Reply,
     },
     /// The message needs SMTPUTF8 and the upstream lacks it. `550 5.6.7`
-    /// (RFC 6531 §3.5).
+    /// (RFC 6531 §3.5); `451 4.4.1 [UPSTREAM]` where another of its addresses
+    /// has it.
     NoSmtpUtf8 {
         /// Where.
         at: At,
+        /// Another address of the upstream was seen to offer SMTPUTF8, and is
+        /// away now.
+        elsewhere: bool,
     },
     /// The received message can't be read back from its temporary file:
     /// nothing is wrong with the upstream. `451 4.3.0`.
@@ -231,7 +235,7 @@ impl UpstreamFault {
             | UpstreamFault::TimedOut { at }
             | UpstreamFault::Protocol { at, .. }
             | UpstreamFault::ServiceClosing { at, .. }
-            | UpstreamFault::NoSmtpUtf8 { at }
+            | UpstreamFault::NoSmtpUtf8 { at, .. }
             | UpstreamFault::Unreadable { at, .. } => at,
         }
     }
@@ -239,7 +243,7 @@ impl UpstreamFault {
     /// What the client hears.
     pub fn reply(&self) -> Reply {
         match self {
-            UpstreamFault::NoSmtpUtf8 { at } => {
+            UpstreamFault::NoSmtpUtf8 { at, elsewhere: false } => {
                 Reply::new(550, format!("5.6.7 {} does not offer SMTPUTF8", plain(&at.address)))
             }
             UpstreamFault::Unreadable { .. } => Reply::new(451, "4.3.0 message can't be read back"),
@@ -271,7 +275,12 @@ impl fmt::Display for UpstreamFault {
             UpstreamFault::TimedOut { .. } => write!(f, "timed out ({phase})"),
             UpstreamFault::Protocol { fault, .. } => write!(f, "{fault} ({phase})"),
             UpstreamFault::ServiceClosing { reply, .. } => write!(f, "closes the service: {reply}"),
-            UpstreamFault::NoSmtpUtf8 { .. } => f.write_str("SMTPUTF8 is needed and not offered"),
+            UpstreamFault::NoSmtpUtf8 { elsewhere: false, .. } => {
+                f.write_str("SMTPUTF8 is needed and not offered")
+            }
+            UpstreamFault::NoSmtpUtf8 { elsewhere: true, .. } => {
+                f.write_str("SMTPUTF8 is needed and not offered; the address that offers it is away")
+            }
             UpstreamFault::Unreadable { error, .. } => write!(f, "message can't be read back: {error}"),
         }
     }
@@ -338,8 +347,12 @@ mod tests {
         let closing = ProtocolFault::ServiceClosing(Reply::new(421, "4.3.2 bye"));
         let fault = UpstreamFault::protocol(at(Phase::Mail), closing);
         hears(&fault, "451 4.4.1 [UPSTREAM] mx.example:25: closes the service: 421 4.3.2 bye");
-        let fault = UpstreamFault::NoSmtpUtf8 { at: at(Phase::Mail) };
+        let fault = UpstreamFault::NoSmtpUtf8 { at: at(Phase::Mail), elsewhere: false };
         hears(&fault, "550 5.6.7 mx.example:25 does not offer SMTPUTF8");
+        hears(
+            &UpstreamFault::NoSmtpUtf8 { at: at(Phase::Mail), elsewhere: true },
+            "451 4.4.1 [UPSTREAM] mx.example:25: SMTPUTF8 is needed and not offered; the address that offers it is away",
+        );
         hears(
             &UpstreamFault::Unreadable { at: at(Phase::Body), error },
             "451 4.3.0 message can't be read back",

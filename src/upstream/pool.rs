@@ -151,8 +151,8 @@ impl Upstream {
     /// The message is certainly not sent to anyone, and the client hears
     /// [`UpstreamFault::reply`]: `451 4.4.1 [UPSTREAM]` when no address can be
     /// reached or the upstream fails on the way, 421 to anything and a refused
-    /// account included; `550 5.6.7` when it lacks SMTPUTF8; `451 4.3.0` when
-    /// `content` can't be read.
+    /// account included; `550 5.6.7` when all that is known of it lacks SMTPUTF8;
+    /// `451 4.3.0` when `content` can't be read.
     pub async fn prepare(
         &self,
         account: Option<&Account>,
@@ -250,8 +250,9 @@ impl Shared {
                 let transaction = Transaction { shared: self.clone(), connection };
                 Ok(Prepared::Ready { rejected, transaction })
             }
-            Err(failure) => {
-                if matches!(failure.fault, UpstreamFault::NoSmtpUtf8 { .. }) {
+            Err(mut failure) => {
+                if let UpstreamFault::NoSmtpUtf8 { elsewhere, .. } = &mut failure.fault {
+                    *elsewhere = self.lacks_smtputf8_for_a_while();
                     self.keep(connection);
                 }
                 Err(failure)

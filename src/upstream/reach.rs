@@ -1,5 +1,6 @@
 //! A fresh connection, at the first address that has one for us.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -21,6 +22,8 @@ pub(super) struct Address {
     pub(super) name: Arc<str>,
     /// Until when it is tried last.
     shunned: Mutex<Option<Instant>>,
+    /// Whether it offered SMTPUTF8 when it last had a connection for us.
+    smtputf8: AtomicBool,
 }
 
 impl Shared {
@@ -73,6 +76,8 @@ impl Shared {
             Ok(opened) => {
                 opened.connection.counted = Some(self.open.clone());
                 self.opened_within(started.elapsed(), opened.handshake);
+                let offered = opened.connection.client.capabilities();
+                address.smtputf8.store(offered.smtputf8, Ordering::Relaxed);
                 address.serves();
             }
             Err(Unopened::Refused(refusal)) => {
@@ -112,6 +117,13 @@ impl Shared {
         }
     }
 
+    /// Whether an address that was last seen to offer SMTPUTF8 is away now.
+    pub(super) fn lacks_smtputf8_for_a_while(&self) -> bool {
+        let now = Instant::now();
+        let is_away = |address: &Address| address.is_shunned(now);
+        self.addresses.iter().any(|address| address.smtputf8.load(Ordering::Relaxed) && is_away(address))
+    }
+
     /// The addresses as configured, but those that lately failed last.
     pub(super) fn by_preference(&self, now: Instant) -> Vec<&Address> {
         let mut addresses: Vec<_> = self.addresses.iter().collect();
@@ -123,7 +135,7 @@ impl Shared {
 impl Address {
     /// One that was not tried yet; `name` is `host:port`.
     pub(super) fn new(name: &str) -> Self {
-        Self { name: name.into(), shunned: Mutex::new(None) }
+        Self { name: name.into(), shunned: Mutex::new(None), smtputf8: AtomicBool::new(false) }
     }
 
     pub(super) fn is_shunned(&self, now: Instant) -> bool {

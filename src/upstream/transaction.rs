@@ -105,7 +105,7 @@ impl<S: Stream> Attempt<'_, S> {
         let pipelining = offered.pipelining;
         let smtputf8 = needs_smtputf8(self.envelope, self.content);
         if smtputf8 && !offered.smtputf8 {
-            return Err(UpstreamFault::NoSmtpUtf8 { at: self.connection.at(Phase::Mail) });
+            return Err(UpstreamFault::NoSmtpUtf8 { at: self.connection.at(Phase::Mail), elsewhere: false });
         }
         self.connection.check_quiet(Phase::Mail)?;
         if !pipelining {
