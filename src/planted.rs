@@ -53,11 +53,21 @@ pub enum Bug {
     BareKeyUpstream,
     /// A resend carries its own names.
     NamesOfTheLast,
+    /// A reply of an odd form counts as none.
+    OddReplyDropped,
+    /// Content leaves before the upstream has granted it.
+    ContentBeforeGrant,
+    /// A line that came unasked answers the next command.
+    UnaskedAnswers,
+    /// A claim whose client received no final reply is forgotten with its window.
+    UnheardForgotten,
+    /// Tenants of one name are one, however they were proven.
+    ProofLeftOut,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 27] = [
         Self::CommitAfterDot,
         Self::SendWithoutCommit,
         Self::NoFence,
@@ -80,6 +90,11 @@ impl Bug {
         Self::UnnamedTakenForSent,
         Self::BareKeyUpstream,
         Self::NamesOfTheLast,
+        Self::OddReplyDropped,
+        Self::ContentBeforeGrant,
+        Self::UnaskedAnswers,
+        Self::UnheardForgotten,
+        Self::ProofLeftOut,
     ];
 }
 

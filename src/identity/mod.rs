@@ -178,8 +178,12 @@ pub fn tenant_of(field: Option<&str>, listener: &str, headers: &Headers) -> Resu
 /// the whole message, else [`crate::smtp::address::Path::identity`]. A change of
 /// it adds to [`former_ids`], lest claims of before be forgotten.
 pub fn claim_id(tenant: &Tenant, key: &Key, recipient: Option<&str>) -> ClaimId {
-    let left_out = [&b""[..]; 3];
-    let tenant = if planted::is(Bug::TenantLeftOut) { left_out } else { tenant.parts() };
+    let [proof, name, hash] = tenant.parts();
+    let tenant = match () {
+        () if planted::is(Bug::TenantLeftOut) => [&b""[..]; 3],
+        () if planted::is(Bug::ProofLeftOut) => [&b""[..], name, hash],
+        () => [proof, name, hash],
+    };
     let encoded = encoding(tenant, key.strategy.as_str(), &key.value, recipient);
     ClaimId(Sha256::digest(&encoded).into())
 }

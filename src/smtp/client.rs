@@ -31,6 +31,7 @@ pub use replies::{MAX_EHLO_REPLY, MAX_LINE, MAX_LINES, MAX_READ, MAX_REPLY, Repl
 
 use self::replies::{Bounds, ReplyReader};
 use super::reply::{Class, Reply};
+use crate::planted::{self, Bug};
 
 /// What a reply answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -189,7 +190,8 @@ impl Client {
 
     /// Whether nothing is due and nothing came unasked.
     pub fn is_quiet(&self) -> bool {
-        self.due.is_empty() && self.replies.is_empty() && !self.early
+        let is_silent = self.replies.is_empty() || planted::is(Bug::UnaskedAnswers);
+        self.due.is_empty() && is_silent && !self.early
     }
 
     /// Whether the connection may carry another message: it is quiet, and no
@@ -227,7 +229,7 @@ impl Client {
     pub fn next_reply(&mut self) -> Result<Option<(Due, Reply)>, ProtocolFault> {
         let due = match self.due.front() {
             Some(&due) if !self.early => due,
-            None if self.replies.is_empty() => return Ok(None),
+            None if self.replies.is_empty() || planted::is(Bug::UnaskedAnswers) => return Ok(None),
             None if self.in_content && !self.early => Due::Content,
             _ => return Err(self.early_reply()),
         };
@@ -270,7 +272,8 @@ impl Client {
     }
 
     fn expect(&mut self, due: Due) {
-        self.early |= self.due.is_empty() && !self.replies.is_empty();
+        let is_early = self.due.is_empty() && !self.replies.is_empty();
+        self.early |= is_early && !planted::is(Bug::UnaskedAnswers);
         self.due.push_back(due);
     }
 }

@@ -16,6 +16,7 @@ use super::connection::{Connection, Stream, Written};
 use super::fault::{Phase, UpstreamFault};
 use super::pool::COURTESY;
 use crate::message::rendition::Rendition;
+use crate::planted::{self, Bug};
 use crate::smtp::client::{Due, MailContent};
 use crate::smtp::envelope::Envelope;
 use crate::smtp::reply::{Class, Reply};
@@ -158,6 +159,9 @@ impl<S: Stream> Attempt<'_, S> {
     async fn by_data(&mut self) -> Result<Standing, UpstreamFault> {
         let Connection { client, output, .. } = &mut *self.connection;
         client.data(output);
+        if planted::is(Bug::ContentBeforeGrant) {
+            self.send_content().await?;
+        }
         self.exchange().await?;
         if let Some(replies) = self.settled() {
             return self.nothing_left(replies).await;

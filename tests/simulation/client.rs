@@ -7,9 +7,10 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{sleep, timeout};
 
+use super::content::{Names, message};
 use super::history::{Answer, Submission};
 use super::invariants::{PATIENCE, name};
-use super::network::End;
+use super::network::{ACCEPTER, End};
 use super::plan::ClientPlan;
 use super::random::Random;
 use super::world::World;
@@ -59,22 +60,27 @@ impl Client {
                 }
                 _ => {}
             }
-            sleep(self.random.millis(500, most.as_millis() as u64)).await;
+            let away = if self.world.is_calm() { Duration::ZERO } else { self.mail.away };
+            sleep(away + self.random.millis(500, most.as_millis() as u64)).await;
             most = (most * 2).min(LONGEST_PAUSE);
         }
     }
 
     /// One try, and the answer if there was one.
     async fn attempt(&mut self) -> (usize, Option<Answer>) {
-        let (process, end) = self.world.reach_proxy(self.mail.tenant, &mut self.random);
+        let (process, end) = self.world.reach_proxy(self.mail.listener(), &mut self.random);
         let number = self.world.submit(Submission {
             client: self.number,
             mail: self.mail.clone(),
+            names: Names::default(),
             process,
             complete: None,
             ended: None,
             answer: None,
+            left: false,
         });
+        let names = Names::of(number, self.mail.odd_names, &mut self.random);
+        self.world.history(|history| history.submissions[number].names = names);
         let answer = match end {
             None => None,
             Some(end) => Session { client: self, end, input: Vec::new(), number }.run().await.ok(),
@@ -92,7 +98,7 @@ struct Session<'a> {
 }
 
 impl Session<'_> {
-    async fn run(&mut self) -> Result<Answer, Lost> {
+    async fn run(mut self) -> Result<Answer, Lost> {
         self.reply(COURTESY).await?;
         self.command("EHLO client.test").await?;
         let sender = format!("MAIL FROM:<s{}@from.test>", self.number);
@@ -113,7 +119,8 @@ impl Session<'_> {
                 return Ok(answer);
             }
         }
-        let message = message(&self.client.mail, self.number);
+        let message =
+            self.client.world.history(|history| message(&history.submissions[self.number], self.number));
         if chunks {
             let text = format!("BDAT {} LAST\r\n{message}", message.len());
             self.end.write_all(text.as_bytes()).await.map_err(|_| Lost)?;
@@ -123,6 +130,9 @@ impl Session<'_> {
         self.client.world.completed(self.number);
         // Where every octet takes its time, the impatient would never hear a word.
         let patience = if self.client.world.is_calm() { PATIENCE } else { self.client.mail.patience };
+        if !self.client.world.is_calm() && self.client.random.chance(self.client.mail.leaves) {
+            return self.leave().await;
+        }
         let answer = self.reply(patience).await;
         if answer.is_err() && patience == PATIENCE {
             self.client.world.kept_waiting(self.number, self.end.link());
@@ -132,6 +142,20 @@ impl Session<'_> {
             let _ = self.end.write_all(b"QUIT\r\n").await;
         }
         Ok(answer)
+    }
+
+    /// Closes the connection, both directions at once, whether or not the
+    /// answer has come.
+    async fn leave(mut self) -> Result<Answer, Lost> {
+        let most = self.client.random.pick(&[20, 500, 8000]);
+        let soon = self.client.random.millis(0, most);
+        let answer = self.reply(soon).await;
+        if answer.is_err() {
+            let link = self.end.link();
+            let unanswered = link.sent_by(ACCEPTER) == link.taken_of(ACCEPTER) && !link.is_bad();
+            self.client.world.left(self.number, unanswered);
+        }
+        answer
     }
 
     async fn command(&mut self, command: &str) -> Result<Answer, Lost> {
@@ -151,8 +175,8 @@ impl Session<'_> {
                 self.input.drain(..at + 2);
                 text.push(line.get(4..).unwrap_or_default().to_owned());
                 if line.as_bytes().get(3) != Some(&b'-') {
-                    let code = line[..3].parse().map_err(|_| Lost)?;
-                    return Ok(Answer { code, text: text.join(" ") });
+                    let code = line.get(..3).and_then(|code| code.parse().ok()).ok_or(Lost)?;
+                    return Ok(Answer { code, lines: text });
                 }
             }
             match self.end.read_buf(&mut self.input).await {
@@ -161,20 +185,4 @@ impl Session<'_> {
             }
         }
     }
-}
-
-/// Each try is another text to the eye, and the same e-mail.
-fn message(mail: &ClientPlan, number: usize) -> String {
-    let ClientPlan { key, text, .. } = mail;
-    format!(
-        "From: App <app@from.test>\r\nTo: you@to.test\r\nSubject: mail {key}, {text}\r\n\
-         X-Idempotency-Key: k{key}\r\nMessage-ID: <m{number}@from.test>\r\n\
-         Date: Sat, 21 Nov 2026 08:15:00 +0000\r\nX-Submission: s{number}.\r\n\r\n{}",
-        body(mail)
-    )
-}
-
-/// What must arrive to its last octet.
-pub fn body(mail: &ClientPlan) -> String {
-    format!("text {} of mail {}\r\nthe end\r\n", mail.text, mail.key)
 }

@@ -4,6 +4,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::pin::Pin;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll, Waker};
 
@@ -48,9 +49,10 @@ struct Flow {
     is_lost: bool,
     /// Whether the sender is told that nobody takes it.
     is_broken: bool,
-    /// The last octets, and how often a line began with a dot.
+    /// The last octets, and for each line that began with a dot how much its
+    /// sender had taken of what the other side sent.
     tail: [u8; 3],
-    dots: u64,
+    dots: Vec<u64>,
     reader: Option<Waker>,
 }
 
@@ -59,6 +61,8 @@ struct State {
     flows: [Flow; 2],
     latency: u64,
     chops: bool,
+    /// Whether it is cut at some octet.
+    is_cut: bool,
     random: Random,
 }
 
@@ -67,6 +71,8 @@ struct State {
 pub struct Link {
     state: Mutex<State>,
     time: Time,
+    /// Whether something was said that nobody had asked for.
+    pub is_odd: AtomicBool,
 }
 
 impl Link {
@@ -84,8 +90,8 @@ impl Link {
             flows[side].cut = Some((random.between(1, most), cut));
         }
         let latency = random.between(0, badness.latency);
-        let state = State { flows, latency, chops: badness.chops, random };
-        let link = Arc::new(Link { state: Mutex::new(state), time });
+        let state = State { flows, latency, chops: badness.chops, is_cut: cut.is_some(), random };
+        let link = Arc::new(Link { state: Mutex::new(state), time, is_odd: AtomicBool::new(false) });
         let mut side = 0;
         lives.map(|life| {
             if let Some(life) = &life {
@@ -111,11 +117,28 @@ impl Link {
     }
 
     /// How many lines of `side` began with a dot.
-    pub fn dots_of(&self, side: usize) -> u64 {
-        self.state().flows[side].dots
+    pub fn dots_of(&self, side: usize) -> usize {
+        self.state().flows[side].dots.len()
     }
 
-    /// Whether it was, or is to be, cut.
+    /// How much `side` had taken of the other's when it began this one of the
+    /// lines that begin with a dot.
+    pub fn taken_at_dot(&self, side: usize, dot: usize) -> Option<u64> {
+        self.state().flows[side].dots.get(dot).copied()
+    }
+
+    /// Whether nothing more of `side` will ever be taken.
+    pub fn is_over(&self, side: usize) -> bool {
+        let flow = &self.state().flows[side];
+        flow.segments.is_empty() && (flow.is_lost || flow.ending.is_some())
+    }
+
+    /// Whether the network cuts it at some octet.
+    pub fn is_cut(&self) -> bool {
+        self.state().is_cut
+    }
+
+    /// Whether it was, or is to be, cut, or a side has gone.
     pub fn is_bad(&self) -> bool {
         let state = self.state();
         state.flows.iter().any(|flow| flow.cut.is_some() || flow.is_lost || flow.is_broken)
@@ -155,10 +178,13 @@ impl State {
         let whole = !self.chops || self.random.chance(700);
         let count = if whole { bytes.len() } else { 1 + self.random.index(bytes.len()) };
         let due = self.due(side, now);
+        let taken = self.flows[1 - side].read;
         let flow = &mut self.flows[side];
         for byte in &bytes[..count] {
             flow.tail = [flow.tail[1], flow.tail[2], *byte];
-            flow.dots += u64::from(&flow.tail == b"\r\n.");
+            if &flow.tail == b"\r\n." {
+                flow.dots.push(taken);
+            }
         }
         let room = flow.cut.map_or(u64::MAX, |(at, _)| at - flow.sent);
         let arrives = (count as u64).min(room) as usize;

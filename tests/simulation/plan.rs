@@ -3,7 +3,10 @@
 
 use std::time::Duration;
 
+use super::policy::{Change, Policy};
+use super::provider::Provider;
 use super::random::Random;
+use super::without;
 
 /// The recipient whom the upstream never takes.
 pub const GONE: usize = 9;
@@ -11,12 +14,17 @@ pub const GONE: usize = 9;
 /// How long the world is bad.
 pub const TROUBLE: Duration = Duration::from_secs(420);
 
+/// The field that names a tenant, where one is named.
+pub const TENANT_HEADER: &str = "X-Tenant";
+
 #[derive(Clone, Debug)]
 pub struct Plan {
     pub policy: Policy,
     pub proxies: usize,
     pub network: Badness,
     pub upstream: UpstreamPlan,
+    /// Whether the upstream honours keys, and how.
+    pub provider: Option<Provider>,
     pub disk: DiskPlan,
     pub clients: Vec<ClientPlan>,
     pub events: Vec<(Duration, Event)>,
@@ -24,19 +32,6 @@ pub struct Plan {
     pub crash_after: Option<(usize, Duration)>,
     /// What the parts of the world draw from.
     pub random: Random,
-}
-
-#[derive(Clone, Debug)]
-pub struct Policy {
-    pub scope: &'static str,
-    pub in_doubt: &'static str,
-    pub on_duplicate: &'static str,
-    pub on_conflict: &'static str,
-    pub on_partial: &'static str,
-    /// `header`, or `content` where no client sends a key.
-    pub chain: &'static str,
-    pub window: Duration,
-    pub in_flight_wait: Duration,
 }
 
 /// How often, in a thousand connections.
@@ -61,6 +56,12 @@ pub struct UpstreamPlan {
     pub loses: u64,
     /// How often, in a thousand commands, it takes its time.
     pub slow: u64,
+    /// How often, in a thousand replies, one has an odd form; in calm, too.
+    pub odd: u64,
+    /// How often, in a thousand moments, it says a line unasked.
+    pub strays: u64,
+    /// How often, in a thousand messages, it refuses in the middle of the content.
+    pub interrupts: u64,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -73,6 +74,8 @@ pub struct DiskPlan {
 
 #[derive(Clone, Debug)]
 pub struct ClientPlan {
+    /// 0 and 1 are known by their listeners, `t0` and `t1`; 2 and 3 by a field
+    /// with the name of the other listener.
     pub tenant: usize,
     pub key: usize,
     pub text: usize,
@@ -85,6 +88,27 @@ pub struct ClientPlan {
     /// How many times it wants its mail accepted.
     pub rounds: usize,
     pub chunks: bool,
+    /// How often, in a thousand tries, it leaves before the answer to its message.
+    pub leaves: u64,
+    /// The shortest pause before it tries again, while the world is bad.
+    pub away: Duration,
+    /// Whether its Message-IDs and Dates are oddly written.
+    pub odd_names: bool,
+}
+
+impl ClientPlan {
+    /// The listener that it connects to.
+    pub fn listener(&self) -> usize {
+        match self.tenant {
+            0 | 3 => 0,
+            _ => 1,
+        }
+    }
+
+    /// The tenant that it names.
+    pub fn tenant_field(&self) -> Option<&'static str> {
+        [None, None, Some("t0"), Some("t1")][self.tenant]
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -99,6 +123,17 @@ pub enum Event {
     Sweep,
     /// The disk fails at the next wait, until a restart.
     DiskFails,
+    /// The configuration is read again.
+    Reload(Change),
+    /// An operator does something to one of the claims.
+    Operate(Operation, u64),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Operation {
+    Release,
+    ResolveSent,
+    ResolveNotSent,
 }
 
 impl Plan {
@@ -118,11 +153,15 @@ impl Plan {
         let pipelining = random.chance(700);
         let upstream = UpstreamPlan {
             pipelining,
-            chunking: pipelining && random.chance(400),
+            chunking: random.chance(400),
             unwilling: 40 * worse,
             loses: random.pick(&[0, 100, 300]),
             slow: random.pick(&[0, 50, 200]),
+            odd: random.pick(&[0, 0, 0, 40, 250]),
+            strays: random.pick(&[0, 0, 0, 30]),
+            interrupts: random.pick(&[0, 0, 0, 100]),
         };
+        let provider = random.pick(&[None, None, None, Some(Provider::Accepts), Some(Provider::Repeats)]);
         let disk =
             DiskPlan { sync: random.pick(&[3, 30, 900]), stalls: if random.chance(80) { 100 } else { 0 } };
         let clients = clients(&policy, &mut random);
@@ -130,11 +169,37 @@ impl Plan {
         let most = disk.sync * 2;
         let crash_after = random.chance(500).then(|| (random.index(4) + 1, random.millis(0, most)));
         let mut plan =
-            Self { policy, proxies, network, upstream, disk, clients, events, crash_after, random };
+            Self { policy, proxies, network, upstream, provider, disk, clients, events, crash_after, random };
         if plan.random.chance(100) {
             plan.crowd();
         }
+        plan.leave_out();
         plan
+    }
+
+    /// Takes the troubles away that this run is to be without.
+    fn leave_out(&mut self) {
+        for (name, trouble) in [
+            ("odd", &mut self.upstream.odd),
+            ("strays", &mut self.upstream.strays),
+            ("interrupts", &mut self.upstream.interrupts),
+        ] {
+            *trouble = if without(name) { 0 } else { *trouble };
+        }
+        self.upstream.chunking &= !without("chunking");
+        self.provider = self.provider.filter(|_| !without("provider"));
+        self.events.retain(|(_, event)| match event {
+            Event::Reload(_) => !without("reloads"),
+            Event::Operate(..) => !without("operator"),
+            _ => true,
+        });
+        for client in &mut self.clients {
+            client.odd_names &= !without("names");
+            client.tenant = if without("tenants") { client.tenant % 2 } else { client.tenant };
+            if without("leaving") {
+                (client.leaves, client.away) = (0, Duration::ZERO);
+            }
+        }
     }
 
     /// One client after the other asks for the same e-mail, while the disk takes
@@ -142,6 +207,9 @@ impl Plan {
     fn crowd(&mut self) {
         let random = &mut self.random;
         (self.disk.sync, self.network.latency) = (900, 2);
+        (self.upstream.odd, self.upstream.strays, self.upstream.interrupts) = (0, 0, 0);
+        self.provider = None;
+        self.events.retain(|(_, event)| !matches!(event, Event::Reload(_) | Event::Operate(..)));
         self.crash_after = Some((1, random.millis(0, 900)));
         let first = self.clients[0].clone();
         self.clients.extend((0..6).map(|_| first.clone()));
@@ -151,43 +219,12 @@ impl Plan {
     }
 }
 
-impl Policy {
-    fn draw(random: &mut Random) -> Self {
-        Self {
-            scope: random.pick(&["recipient", "recipient", "message"]),
-            in_doubt: random.pick(&["suppress", "suppress", "resend", "hold"]),
-            on_duplicate: random.pick(&["accept", "accept", "reject"]),
-            on_conflict: random.pick(&["reject", "reject", "suppress", "relay"]),
-            on_partial: random.pick(&["report", "report", "accept"]),
-            chain: random.pick(&["header", "header", "header", "content"]),
-            window: Duration::from_secs(random.pick(&[86_400, 86_400, 86_400, 90])),
-            in_flight_wait: random.seconds(5, 90),
-        }
-    }
-
-    /// As a configuration for one proxy.
-    pub fn config(&self) -> String {
-        let Self { scope, in_doubt, on_duplicate, on_conflict, on_partial, chain, .. } = self;
-        let (window, wait) = (self.window.as_secs(), self.in_flight_wait.as_millis());
-        format!(
-            "hostname = \"proxy.test\"\n\
-             [[listener]]\nname = \"t0\"\naddress = \"127.0.0.1:2525\"\n\
-             [[listener]]\nname = \"t1\"\naddress = \"127.0.0.1:2526\"\n\
-             [upstream]\naddress = \"127.0.0.1:25\"\nidle_timeout = \"20s\"\n\
-             [upstream.timeouts]\nconnect = \"10s\"\ngreeting = \"20s\"\nenvelope = \"20s\"\ndata = \"20s\"\n\
-             block = \"20s\"\ncompletion = \"30s\"\n\
-             [store]\nengine = \"memory\"\n\
-             [dedup]\nchain = [\"{chain}\"]\nscope = \"{scope}\"\nwindow = \"{window}s\"\n\
-             content_window = \"{window}s\"\non_duplicate = \"{on_duplicate}\"\n\
-             on_conflict = \"{on_conflict}\"\non_partial = \"{on_partial}\"\nin_doubt = \"{in_doubt}\"\n\
-             in_flight_wait = \"{wait}ms\"\n"
-        )
-    }
-}
-
 fn clients(policy: &Policy, random: &mut Random) -> Vec<ClientPlan> {
     let keys = random.between(1, 2);
-    let tenants = if random.chance(300) { 2 } else { 1 };
+    let tenants: &[usize] = match random.chance(300) {
+        true => random.pick(&[&[0, 1][..], &[0, 1], &[0, 2], &[1, 3], &[0, 1, 2, 3]]),
+        false => &[0],
+    };
     let (texts, gone) = (if random.chance(300) { 2 } else { 1 }, random.chance(150));
     let spread = random.pick(&[0, 1000, 30_000]);
     let mut all: Vec<usize> = (0..random.pick(&[1, 1, 2, 3])).collect();
@@ -195,16 +232,16 @@ fn clients(policy: &Policy, random: &mut Random) -> Vec<ClientPlan> {
         all.push(GONE);
     }
     let count = random.between(2, 6);
+    let (leave, odd_names) = (random.chance(250), random.chance(300));
     let mut draw = |_| {
         let key = random.below(keys) as usize;
-        // One claim covers the message: whoever sends it sends it to all.
-        let some = policy.scope == "recipient" && random.chance(300);
+        let some = random.chance(300) && !(policy.scope == "message" && without("others"));
         let recipients = match some {
             true => vec![random.pick(&all)],
             false => all.clone(),
         };
         ClientPlan {
-            tenant: random.below(tenants) as usize,
+            tenant: random.pick(tenants),
             key,
             text: if policy.chain == "content" { key } else { random.below(texts) as usize },
             recipients,
@@ -213,6 +250,9 @@ fn clients(policy: &Policy, random: &mut Random) -> Vec<ClientPlan> {
             backoff: random.pick(&[2, 20, 90]) * Duration::from_secs(1),
             rounds: random.pick(&[1, 1, 2, 3]),
             chunks: random.chance(200),
+            leaves: if leave { random.pick(&[0, 500, 900]) } else { 0 },
+            away: Duration::from_secs(if leave { random.pick(&[0, 95, 200]) } else { 0 }),
+            odd_names,
         }
     };
     (0..count).map(&mut draw).collect()
@@ -243,6 +283,18 @@ fn events(proxies: usize, random: &mut Random) -> Vec<(Duration, Event)> {
     }
     if random.chance(200) {
         events.push((at(random), Event::Sweep));
+    }
+    if random.chance(200) {
+        for _ in 0..random.between(1, 2) {
+            events.push((at(random), Event::Reload(Change::draw(random))));
+        }
+    }
+    if random.chance(200) {
+        for _ in 0..random.between(1, 4) {
+            let operation =
+                random.pick(&[Operation::Release, Operation::ResolveSent, Operation::ResolveNotSent]);
+            events.push((at(random), Event::Operate(operation, random.next())));
+        }
     }
     events.sort_by_key(|(at, _)| *at);
     events

@@ -26,6 +26,7 @@ use mailonce::upstream::{Access, Dial, Upstream};
 use tokio_util::sync::CancellationToken;
 
 use super::network::{End, Link};
+use super::provider;
 use super::store::{Lent, SimulatedStore};
 use super::world::World;
 
@@ -98,23 +99,15 @@ impl Process {
         let life = Life::new(number);
         let metrics = Metrics::new();
         let road = Road { world: Arc::downgrade(world), life: life.clone() };
-        let hostname = config.hostname.clone();
         let access = Access::over(Arc::new(road));
-        let services = Services {
-            hostname: hostname.clone(),
-            dedup: config.dedup.clone(),
-            rules: Vec::new(),
-            tenant_cap: None,
-            upstream: Upstream::measured(config.upstream.clone(), access, hostname, metrics.clone()),
-            received_header: true,
-            idempotency_header: None,
-        };
-        let ports = Port::all(&config.listeners, Timestamp::default()).unwrap();
+        let hostname = config.hostname.clone();
+        let upstream = Upstream::measured(config.upstream.clone(), access, hostname, metrics.clone());
+        let key = world.plan.provider.map(|_| provider::HEADER.to_owned());
         let store = Arc::new(Lent { store, life: life.clone() });
         let journal = Journal::new(Redact::None, metrics.clone());
         let shared = Arc::new(Shared {
             heart: Heart::new(store, journal, world.wall.clone(), number as u64),
-            live: ArcSwap::from_pointee(Live { services: Arc::new(services), limits: config.limits, ports }),
+            live: ArcSwap::from_pointee(live(config, upstream, key)),
             authenticator: Authenticator::new(metrics.clone(), &SecretKey::new([7; 32])).unwrap(),
             budget: Budget::new(config.limits.in_memory_total),
             metrics,
@@ -124,13 +117,34 @@ impl Process {
         Arc::new(Self { life, shared })
     }
 
-    /// Serves a client of this tenant.
-    pub fn serve(&self, tenant: usize, end: End) {
+    /// Takes another policy over. The connections to the upstream stay.
+    pub fn reload(&self, config: &Config) {
+        let services = self.shared.live.load().services.clone();
+        let next = live(config, services.upstream.clone(), services.idempotency_header.clone());
+        self.shared.live.store(Arc::new(next));
+    }
+
+    /// Serves a client at this listener.
+    pub fn serve(&self, listener: usize, end: End) {
         let shared = self.shared.clone();
         let loopback = |port| SocketAddr::from(([127, 0, 0, 1], port));
         let live = shared.live.load_full();
-        let port = live.ports[tenant].clone();
+        let port = live.ports[listener].clone();
         let peer = Peer { address: loopback(40_000), local: loopback(2525), names: Names::Client, port };
         tokio::spawn(async move { connection::serve(shared, &live, Wire::Made(Box::new(end)), peer).await });
     }
+}
+
+fn live(config: &Config, upstream: Upstream, idempotency_header: Option<String>) -> Live {
+    let services = Services {
+        hostname: config.hostname.clone(),
+        dedup: config.dedup.clone(),
+        rules: Vec::new(),
+        tenant_cap: None,
+        upstream,
+        received_header: true,
+        idempotency_header,
+    };
+    let ports = Port::all(&config.listeners, Timestamp::default()).unwrap();
+    Live { services: Arc::new(services), limits: config.limits, ports }
 }

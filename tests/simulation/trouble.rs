@@ -1,20 +1,19 @@
 //! What befalls the proxies: they die and start again, clocks are set, disks
-//! fail; and an operator looks after what is in doubt.
+//! fail, and the configuration is read again.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use mailonce::clock::Clock;
-use mailonce::store::{Query, Resolution, StateName, Store};
+use mailonce::store::Store;
 use tokio::time::sleep;
 
-use super::history::{History, Transaction};
-use super::invariants::name;
 use super::plan::{Event, TROUBLE};
+use super::policy::{Change, Policy};
 use super::process::Process;
 use super::store::SimulatedStore;
 use super::time::Ms;
-use super::world::{ARRIVED, World};
+use super::world::World;
 
 impl World {
     pub async fn trouble(self: &Arc<Self>) {
@@ -30,7 +29,7 @@ impl World {
             self.crash(false);
             self.start();
         }
-        if self.plan.policy.in_doubt == "hold" {
+        if self.policy().change.in_doubt == "hold" {
             let world = self.clone();
             tokio::spawn(async move { world.resolve_doubts().await });
         }
@@ -53,6 +52,11 @@ impl World {
                     tokio::spawn(async move { store.sweep(now, 100).await });
                 }
             }
+            Event::Reload(change) => self.reload(change),
+            Event::Operate(operation, which) => {
+                let world = self.clone();
+                tokio::spawn(async move { world.operate(operation, which).await });
+            }
             Event::Crash { power, down } => {
                 let crash = self.crash(power);
                 self.later(down, crash, move |world| world.start());
@@ -65,6 +69,15 @@ impl World {
                 self.kill(proxy, false);
                 self.later(down, crash, move |world| world.start_proxy(proxy));
             }
+        }
+    }
+
+    fn reload(&self, change: Change) {
+        let policy = Policy { change, ..self.policy() };
+        self.history(|history| history.policies.push((self.time.now(), policy)));
+        let running: Vec<_> = self.machine(|machine| machine.proxies.iter().flatten().cloned().collect());
+        for process in running {
+            process.reload(&self.config());
         }
     }
 
@@ -113,6 +126,7 @@ impl World {
         let random = self.machine(|machine| machine.random.fork());
         let store = SimulatedStore::open(&self.disk, self.plan.disk, random, self.wall.now());
         self.machine(|machine| machine.store = Some(store));
+        self.history(|history| history.starts.push(self.time.now()));
         for proxy in 0..self.plan.proxies {
             self.start_proxy(proxy);
         }
@@ -126,42 +140,7 @@ impl World {
             store.map(|store| (machine.started, store))
         });
         let Some((number, store)) = started else { return };
-        let process = Process::start(self, number, &self.config, store);
+        let process = Process::start(self, number, &self.config(), store);
         self.machine(|machine| machine.proxies[proxy] = Some(process));
-    }
-
-    /// An operator who looks at what the upstream has, when nothing can be on
-    /// its way any more.
-    async fn resolve_doubts(&self) {
-        loop {
-            sleep(Duration::from_millis(ARRIVED)).await;
-            let Some(store) = self.machine(|machine| machine.store.clone()) else { continue };
-            let Ok((records, _)) = store.list(Query::default(), self.wall.now()).await else { continue };
-            for record in records.iter().filter(|record| record.state.name() == StateName::InDoubt) {
-                let Some(number) = record.sender.split(['s', '@']).find_map(|part| part.parse().ok()) else {
-                    continue;
-                };
-                let Some(resolution) =
-                    self.history(|history| self.find_out(history, number, &record.recipient))
-                else {
-                    continue;
-                };
-                let resolved = store.resolve(record.id, resolution, self.wall.now()).await;
-                self.note(|| format!("operator: {resolution:?} {resolved:?}"));
-            }
-        }
-    }
-
-    fn find_out(&self, history: &History, submission: usize, recipient: &str) -> Option<Resolution> {
-        let mail = &history.submissions[submission].mail;
-        let about = || history.about(mail.event()).filter(|of| history.mail(of).text == mail.text);
-        let now = self.time.now();
-        let to = |to: &usize| recipient.is_empty() || recipient == format!("{}@to.test", name(*to));
-        let concerns = |of: &Transaction| of.recipients.iter().any(|(r, _)| to(r) && of.takes(*r));
-        if about().any(|of| of.decided.is_none() && of.begun + ARRIVED > now && concerns(of)) {
-            return None;
-        }
-        let has = about().any(|of| of.recipients.iter().any(|(r, _)| to(r) && of.accepted(*r).is_some()));
-        Some(if has { Resolution::Sent } else { Resolution::NotSent })
     }
 }

@@ -2,19 +2,21 @@
 //! is an accepted message.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
-use super::history::{Granted, Transaction};
+use super::forms::Form;
+use super::history::{Said, Transaction};
 use super::invariants::name;
 use super::network::{ACCEPTER, End, OPENER};
-use super::plan::GONE;
+use super::plan::{GONE, UpstreamPlan};
 use super::random::Random;
 use super::world::World;
 
 /// Why it stops talking.
-struct Gone;
+pub struct Gone;
 
 struct Server {
     world: Arc<World>,
@@ -24,14 +26,17 @@ struct Server {
     input: Vec<u8>,
     /// The transaction under way.
     current: Option<usize>,
-    /// What came in chunks.
-    content: Vec<u8>,
+    /// How much was sent with the line that nobody had asked for.
+    stray: Option<u64>,
+    /// Whether that was before the transaction under way.
+    was_unasked: bool,
 }
 
 /// Serves one connection of a proxy.
 pub async fn serve(world: Arc<World>, end: End, process: usize, random: Random) {
-    let (input, content) = (Vec::new(), Vec::new());
-    let mut server = Server { world, end, process, random, input, current: None, content };
+    let input = Vec::new();
+    let mut server =
+        Server { world, end, process, random, input, current: None, stray: None, was_unasked: false };
     let _ = server.run().await;
     server.ended();
 }
@@ -40,51 +45,57 @@ impl Server {
     async fn run(&mut self) -> Result<(), Gone> {
         self.hesitate().await;
         match self.unwilling() {
-            Some(code) => return self.say(&format!("{code} 4.3.2 not now")).await,
-            None => self.say("220 upstream.test ready").await?,
+            Some(code) => return self.reply(code, "4.3.2 not now").await,
+            None => self.reply(220, "upstream.test ready").await?,
         }
         loop {
-            let line = self.line().await?;
+            let line = self.command().await?;
             self.hesitate().await;
             let verb = line.split([' ', ':']).next().unwrap_or_default().to_ascii_uppercase();
-            if !matches!(&*verb, "EHLO" | "RCPT" | "BDAT" | "DATA") && self.strikes(10).await? {
+            if !matches!(&*verb, "EHLO" | "RCPT" | "DATA") && self.strikes(10).await? {
                 return Ok(());
             }
             match &*verb {
-                "EHLO" => self.hello().await?,
+                "EHLO" | "HELO" => self.hello().await?,
                 "MAIL" => self.mail(&line).await?,
                 "RCPT" => self.recipient(&line).await?,
                 "DATA" => self.data().await?,
-                "BDAT" => self.chunk(&line).await?,
+                // It reads no chunk: what follows is commands.
+                "BDAT" => self.say(b"503 5.5.1 no chunks now\r\n").await?,
                 "RSET" => {
                     self.ended();
-                    self.say("250 2.0.0 forgotten").await?;
+                    self.say(b"250 2.0.0 forgotten\r\n").await?;
                 }
-                "QUIT" => return self.say("221 2.0.0 bye").await,
-                _ => self.say("250 2.0.0 ok").await?,
+                "QUIT" => return self.reply(221, "2.0.0 bye").await,
+                _ => self.is_no_command(&line),
             }
         }
     }
 
+    fn is_no_command(&self, line: &str) {
+        self.world.fault(format!("content is taken for the command {line:?}"));
+    }
+
     async fn hello(&mut self) -> Result<(), Gone> {
-        let plan = self.world.plan.upstream;
-        let mut reply = "250-upstream.test\r\n250-8BITMIME\r\n".to_owned();
+        let plan = self.plan();
+        let mut reply = "upstream.test\n8BITMIME\n".to_owned();
         if plan.pipelining {
-            reply.push_str("250-PIPELINING\r\n");
+            reply.push_str("PIPELINING\n");
         }
         if plan.chunking {
-            reply.push_str("250-CHUNKING\r\n");
+            reply.push_str("CHUNKING\n");
         }
-        self.say(&(reply + "250 ENHANCEDSTATUSCODES")).await
+        self.reply(250, &(reply + "ENHANCEDSTATUSCODES")).await
     }
 
     async fn mail(&mut self, line: &str) -> Result<(), Gone> {
         self.ended();
-        if let Some(code) = self.unwilling() {
-            return self.refuse(code, "sender").await;
-        }
-        let submission = line.split(['s', '@']).find_map(|part| part.parse().ok());
-        let submission = submission.unwrap_or_else(|| panic!("{line} names no submission"));
+        let number =
+            |line: &str| line.strip_prefix("MAIL FROM:<s")?.split_once("@from.test>")?.0.parse().ok();
+        let Some(submission) = number(line) else {
+            self.is_no_command(line);
+            return Err(Gone);
+        };
         let transaction = Transaction {
             submission,
             process: self.process,
@@ -93,27 +104,41 @@ impl Server {
             recipients: Vec::new(),
             granted: None,
             decided: None,
-            replied: None,
+            carried: None,
+            repeats: None,
+            reply: None,
+            stray: self.stray,
             ended: None,
             told: None,
         };
-        self.content.clear();
+        self.was_unasked = self.stray.is_some();
         self.current = Some(self.world.begin(transaction));
-        self.say("250 2.1.0 sender ok").await
+        if let Some(code) = self.unwilling() {
+            return self.refuse(code, "sender").await;
+        }
+        self.reply(250, "2.1.0 sender ok").await
     }
 
     async fn recipient(&mut self, line: &str) -> Result<(), Gone> {
-        let Some(current) = self.current else { return self.say("503 5.5.1 MAIL first").await };
-        let to = line.split(['r', '@']).find_map(|part| part.parse().ok()).unwrap_or(GONE);
+        let Some(current) = self.current else { return self.say(b"503 5.5.1 MAIL first\r\n").await };
+        let number = |line: &str| line.strip_prefix("RCPT TO:<r")?.split_once("@to.test>")?.0.parse().ok();
+        let Some(to) = number(line) else {
+            self.is_no_command(line);
+            return Err(Gone);
+        };
         let code = if to == GONE { Some(550) } else { self.unwilling() };
         self.world
             .history(|history| history.transactions[current].recipients.push((to, code.unwrap_or(250))));
         match code {
-            Some(421) => self.refuse(421, "recipient").await,
-            Some(code) => {
-                self.say(&format!("{code} {}.1.1 to={} refused #{current}", code / 100, name(to))).await
+            Some(421) => {
+                self.reply(421, "4.3.0 recipient refused").await?;
+                Err(Gone)
             }
-            None => self.say("250 2.1.5 recipient ok").await,
+            Some(code) => {
+                let text = format!("{}.1.1 to={} refused #{current}", code / 100, name(to));
+                self.decisive(current, code, &text).await
+            }
+            None => self.reply(250, "2.1.5 recipient ok").await,
         }
     }
 
@@ -125,13 +150,20 @@ impl Server {
     }
 
     async fn data(&mut self) -> Result<(), Gone> {
-        let Some(current) = self.with_recipients() else { return self.say("554 5.5.1 no recipients").await };
+        let Some(current) = self.with_recipients() else {
+            return self.say(b"554 5.5.1 no recipients\r\n").await;
+        };
         if let Some(code) = self.unwilling() {
             return self.refuse(code, "data").await;
         }
         let dots = self.end.link().dots_of(OPENER);
-        self.granted(current, Granted::Data(dots));
-        self.say("354 go ahead").await?;
+        self.world.history(|history| {
+            let transaction = &mut history.transactions[current];
+            (transaction.granted, transaction.reply) = (Some(dots), None);
+        });
+        self.reply(354, "go ahead").await?;
+        self.interrupt(current).await?;
+        self.unasked().await?;
         let mut content = Vec::new();
         loop {
             let line = self.raw_line().await?;
@@ -144,42 +176,36 @@ impl Server {
         self.complete(current, content).await
     }
 
-    async fn chunk(&mut self, line: &str) -> Result<(), Gone> {
-        let mut words = line.split(' ').skip(1);
-        let size: usize = words.next().and_then(|size| size.parse().ok()).unwrap_or_default();
-        while self.input.len() < size {
-            self.read().await?;
+    /// Refuses in the middle of the content, whatever of that comes still.
+    async fn interrupt(&mut self, current: usize) -> Result<(), Gone> {
+        if !self.trouble(self.plan().interrupts) {
+            return Ok(());
         }
-        let chunk: Vec<u8> = self.input.drain(..size).collect();
-        let Some(current) = self.with_recipients() else { return self.say("503 5.5.1 no recipients").await };
-        self.content.extend(chunk);
-        if words.next().is_some() {
-            let content = std::mem::take(&mut self.content);
-            return self.complete(current, content).await;
-        }
-        if let Some(code) = self.unwilling() {
-            return self.refuse(code, "chunk").await;
-        }
-        // What the proxy will have sent when it has heard that and no more.
-        let sent = self.end.link().taken_of(OPENER);
-        self.granted(current, Granted::Chunk(sent));
-        self.say("250 2.0.0 chunk ok").await
-    }
-
-    fn granted(&self, current: usize, granted: Granted) {
-        self.world.history(|history| history.transactions[current].granted = Some(granted));
+        sleep(self.random.millis(0, 300)).await;
+        let code = self.random.pick(&[450, 452, 552, 554]);
+        self.world.decide(current, code);
+        self.decisive(current, code, &format!("{}.3.4 enough of #{current}", code / 100)).await
     }
 
     /// The message is complete: what is decided now counts, whoever hears of it.
     async fn complete(&mut self, current: usize, content: Vec<u8>) -> Result<(), Gone> {
         self.world.check_content(current, &content);
-        let lost = self.trouble(self.world.plan.upstream.loses);
+        if self.was_unasked {
+            self.world.fault(format!("#{current} came over a connection that had spoken unasked"));
+        }
+        if self.world.history(|history| history.transactions[current].decided.is_some()) {
+            // Refused long ago.
+            self.ended();
+            return Ok(());
+        }
+        let lost = self.trouble(self.plan().loses);
         if lost && self.random.chance(300) {
             // It goes down with the message.
             return Err(Gone);
         }
         self.hesitate().await;
         let code = self.unwilling().unwrap_or(250);
+        let said = if code == 250 { self.world.take(current, &content) } else { current };
         self.world.decide(current, code);
         if lost {
             if self.random.chance(400) {
@@ -188,10 +214,7 @@ impl Server {
             return Err(Gone);
         }
         self.hesitate().await;
-        let reply = format!("{code} {}.0.0 decided #{current}", code / 100);
-        let sent = self.end.link().sent_by(ACCEPTER) + reply.len() as u64 + 2;
-        self.world.history(|history| history.transactions[current].replied = Some(sent));
-        self.say(&reply).await?;
+        self.decisive(current, code, &format!("{}.0.0 decided #{said}", code / 100)).await?;
         self.ended();
         if code == 421 { Err(Gone) } else { Ok(()) }
     }
@@ -203,8 +226,17 @@ impl Server {
     }
 
     async fn refuse(&mut self, code: u16, what: &str) -> Result<(), Gone> {
-        self.say(&format!("{code} {}.3.0 {what} refused", code / 100)).await?;
+        let text = format!("{}.3.0 {what} refused", code / 100);
+        match self.current {
+            Some(current) => self.decisive(current, code, &text).await?,
+            None => self.reply(code, &text).await?,
+        }
+        self.ended();
         if code == 421 { Err(Gone) } else { Ok(()) }
+    }
+
+    fn plan(&self) -> UpstreamPlan {
+        self.world.plan.upstream
     }
 
     fn trouble(&mut self, in_a_thousand: u64) -> bool {
@@ -213,13 +245,12 @@ impl Server {
 
     /// A code instead of a yes.
     fn unwilling(&mut self) -> Option<u16> {
-        let unwilling = self.world.plan.upstream.unwilling;
-        self.trouble(unwilling).then(|| self.random.pick(&[421, 450, 451, 550, 554]))
+        self.trouble(self.plan().unwilling).then(|| self.random.pick(&[421, 450, 451, 550, 554]))
     }
 
     /// Goes away, or is silent for ever, instead of an answer.
     async fn strikes(&mut self, in_a_thousand: u64) -> Result<bool, Gone> {
-        if self.world.plan.upstream.unwilling == 0 || !self.trouble(in_a_thousand) {
+        if self.plan().unwilling == 0 || !self.trouble(in_a_thousand) {
             return Ok(false);
         }
         if self.random.chance(500) {
@@ -237,15 +268,77 @@ impl Server {
     }
 
     async fn hesitate(&mut self) {
-        let slow = self.world.plan.upstream.slow;
+        let slow = self.plan().slow;
         if self.trouble(slow) {
             let most = self.random.pick(&[100, 3000, 40_000]);
             sleep(self.random.millis(1, most)).await;
         }
     }
 
-    async fn say(&mut self, reply: &str) -> Result<(), Gone> {
-        self.end.write_all(format!("{reply}\r\n").as_bytes()).await.map_err(|_| Gone)
+    /// A reply that speaks of the whole message, where it goes to one recipient.
+    async fn decisive(&mut self, current: usize, code: u16, text: &str) -> Result<(), Gone> {
+        let granted = self.world.history(|history| history.transactions[current].granted.is_some());
+        if !granted {
+            self.unasked().await?;
+        }
+        let form = self.form(code);
+        let octets = form.write(code, text);
+        let from = self.end.link().sent_by(ACCEPTER);
+        let may_pass_for_a_fault = !granted && (form.ends() || form == Form::BareLf);
+        let said = Said { from, octets: octets.clone(), may_pass_for_a_fault };
+        self.world.history(|history| history.transactions[current].reply = Some(said));
+        self.send(form, &octets).await
+    }
+
+    async fn reply(&mut self, code: u16, text: &str) -> Result<(), Gone> {
+        self.unasked().await?;
+        let form = self.form(code);
+        let octets = form.write(code, text);
+        self.send(form, &octets).await
+    }
+
+    fn form(&mut self, code: u16) -> Form {
+        match self.random.chance(self.plan().odd) {
+            true => Form::odd(code, self.world.is_calm(), &mut self.random),
+            false => Form::Plain,
+        }
+    }
+
+    async fn send(&mut self, form: Form, octets: &[u8]) -> Result<(), Gone> {
+        self.say(octets).await?;
+        if form == Form::Plain {
+            return Ok(());
+        }
+        self.world.note(|| format!("upstream says {form:?}"));
+        if form.ends() { Err(Gone) } else { Ok(()) }
+    }
+
+    /// May say a line that nobody has asked for, once.
+    async fn unasked(&mut self) -> Result<(), Gone> {
+        if self.stray.is_some() || !self.trouble(self.plan().strays) {
+            return Ok(());
+        }
+        self.say_unasked().await
+    }
+
+    /// Where DATA may be next, its line does not pass for the grant of that.
+    async fn say_unasked(&mut self) -> Result<(), Gone> {
+        let code = self.random.pick(&[250, 250, 220, 450, 550, 421, 354]);
+        let granted =
+            |current: usize| self.world.history(|history| history.transactions[current].granted.is_some());
+        let code = if self.current.is_none_or(granted) || code != 354 { code } else { 250 };
+        self.say(format!("{code} {}.0.0 unasked\r\n", code / 100).as_bytes()).await?;
+        self.world.note(|| format!("upstream says {code} unasked"));
+        self.stray = Some(self.end.link().sent_by(ACCEPTER));
+        self.end.link().is_odd.store(true, Ordering::SeqCst);
+        if let Some(current) = self.current {
+            self.world.history(|history| history.transactions[current].stray = self.stray);
+        }
+        if code == 421 { Err(Gone) } else { Ok(()) }
+    }
+
+    async fn say(&mut self, octets: &[u8]) -> Result<(), Gone> {
+        self.end.write_all(octets).await.map_err(|_| Gone)
     }
 
     async fn read(&mut self) -> Result<(), Gone> {
@@ -253,6 +346,18 @@ impl Server {
             Ok(1..) => Ok(()),
             _ => Err(Gone),
         }
+    }
+
+    /// The next command; while it is waited for, a line may be said unasked.
+    async fn command(&mut self) -> Result<String, Gone> {
+        if self.stray.is_none() && self.trouble(self.plan().strays) {
+            let pause = self.random.millis(0, 5000);
+            match timeout(pause, self.line()).await {
+                Ok(line) => return line,
+                Err(_) => self.say_unasked().await?,
+            }
+        }
+        self.line().await
     }
 
     async fn raw_line(&mut self) -> Result<Vec<u8>, Gone> {

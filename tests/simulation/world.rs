@@ -10,13 +10,17 @@ use mailonce::config::Config;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-use super::client::{Client, body};
+use super::answers::quoted;
+use super::client::Client;
+use super::content::{Names, is_whole};
 use super::disk::Disk;
 use super::history::{Answer, History, Submission, Transaction};
-use super::invariants::{Rules, quoted};
+use super::invariants::Rules;
 use super::network::{End, Link};
 use super::plan::{Badness, Plan, TROUBLE};
+use super::policy::Policy;
 use super::process::{Life, Process};
+use super::provider::{Known, Provider, key_of};
 use super::random::Random;
 use super::store::SimulatedStore;
 use super::time::{Ms, Time, Wall};
@@ -49,10 +53,11 @@ pub struct World {
     pub plan: Plan,
     pub time: Time,
     pub wall: Arc<Wall>,
-    pub config: Config,
     pub disk: Arc<Mutex<Disk>>,
     history: Mutex<History>,
     machine: Mutex<Machine>,
+    /// What the provider remembers.
+    known: Mutex<Known>,
     traces: bool,
 }
 
@@ -98,18 +103,18 @@ pub fn live(plan: Plan, traces: bool) -> Run {
 impl World {
     fn new(mut plan: Plan, traces: bool) -> Arc<Self> {
         let time = Time::begin();
-        let config = Config::parse(&plan.policy.config(), "simulation", std::iter::empty()).unwrap();
         let disk = Disk::new(plan.random.fork());
         let random = plan.random.fork();
         let proxies = vec![None; plan.proxies];
         let machine = Machine { random, store: None, proxies, started: 0, crashes: 0, orphans: false };
-        let history = History { disk_was_bad: plan.disk.stalls > 0, ..History::default() };
-        let (history, machine) = (Mutex::new(history), Mutex::new(machine));
-        Arc::new(Self { plan, time, wall: Wall::new(time), config, disk, history, machine, traces })
+        let disk_was_bad = plan.disk.stalls > 0;
+        let history = History { disk_was_bad, policies: vec![(0, plan.policy)], ..History::default() };
+        let (history, machine, known) = (Mutex::new(history), Mutex::new(machine), Mutex::default());
+        Arc::new(Self { plan, time, wall: Wall::new(time), disk, history, machine, known, traces })
     }
 
     async fn live(self: &Arc<Self>) {
-        self.note(|| format!("{:?}", self.plan.policy));
+        self.note(|| format!("{:?} {:?}", self.plan.policy, self.plan.provider));
         self.start();
         let mut clients = JoinSet::new();
         let mut random = self.plan.random.clone();
@@ -146,7 +151,8 @@ impl World {
 
     /// When all windows are over, every e-mail is a new one.
     async fn long_after(self: &Arc<Self>, mut random: Random) {
-        let beyond = self.plan.policy.window * 2 + Duration::from_secs(7200);
+        let Policy { window, unheard_window, .. } = self.plan.policy;
+        let beyond = window.max(unheard_window) * 2 + Duration::from_secs(7200);
         self.wall.jump(beyond.as_millis() as i64);
         let since = self.time.now();
         let mut seen = Vec::new();
@@ -161,6 +167,16 @@ impl World {
                 Err(_) => self.fault("a client has heard no final answer after all windows".to_owned()),
             }
         }
+    }
+
+    /// The policy that holds now.
+    pub fn policy(&self) -> Policy {
+        self.history(|history| history.policies.last().map_or(self.plan.policy, |(_, policy)| *policy))
+    }
+
+    /// The configuration that holds now.
+    pub fn config(&self) -> Config {
+        Config::parse(&self.policy().config(), "simulation", std::iter::empty()).unwrap()
     }
 
     pub fn is_calm(&self) -> bool {
@@ -182,7 +198,7 @@ impl World {
     }
 
     /// A client connects to one of the proxies that run.
-    pub fn reach_proxy(&self, tenant: usize, random: &mut Random) -> (usize, Option<End>) {
+    pub fn reach_proxy(&self, listener: usize, random: &mut Random) -> (usize, Option<End>) {
         let running: Vec<_> = self.machine(|machine| machine.proxies.iter().flatten().cloned().collect());
         if running.is_empty() {
             return (0, None);
@@ -190,7 +206,7 @@ impl World {
         let process = &running[random.index(running.len())];
         let lives = [None, Some(process.life.clone())];
         let [own, theirs] = Link::open(self.time, self.badness(), random.fork(), lives);
-        process.serve(tenant, theirs);
+        process.serve(listener, theirs);
         (process.life.number, Some(own))
     }
 
@@ -225,15 +241,23 @@ impl World {
         self.history(|history| history.submissions[number].complete = Some(self.time.now()));
     }
 
+    /// A client has closed its connection; `certainly` before any answer was written.
+    pub fn left(&self, number: usize, certainly: bool) {
+        self.note(|| format!("s{number} leaves"));
+        self.history(|history| history.submissions[number].left = certainly);
+    }
+
     pub fn answered(&self, number: usize, answer: Option<Answer>) {
         self.note(|| match &answer {
-            Some(answer) => format!("s{number} hears {} {}", answer.code, answer.text),
+            Some(answer) => format!("s{number} hears {} {}", answer.code, answer.lines.join(" | ")),
             None => format!("s{number} hears nothing"),
         });
         let now = self.time.now();
         self.history(|history| {
-            for transaction in answer.iter().flat_map(|answer| quoted(&answer.text)) {
-                history.transactions[transaction].told.get_or_insert(now);
+            for line in answer.iter().flat_map(|answer| &answer.lines) {
+                for transaction in quoted(line) {
+                    history.transactions[transaction].told.get_or_insert(now);
+                }
             }
             let submission = &mut history.submissions[number];
             (submission.ended, submission.answer) = (Some(now), answer);
@@ -265,7 +289,8 @@ impl World {
     }
 
     pub fn decide(self: &Arc<Self>, number: usize, code: u16) {
-        self.note(|| format!("#{number} decided: {code}"));
+        let to = self.history(|history| history.transactions[number].recipients.clone());
+        self.note(|| format!("#{number} decided: {code} for {to:?}"));
         let now = self.time.now();
         let decisions = self.history(|history| {
             history.transactions[number].decided = Some((now, code));
@@ -287,18 +312,37 @@ impl World {
         }
     }
 
-    /// What is complete is whole, and is what was submitted.
+    /// What is complete is whole, and is what was submitted, with the names that
+    /// it is to have.
     pub fn check_content(&self, number: usize, content: &[u8]) {
         let text = String::from_utf8_lossy(content);
         let fits = self.history(|history| {
-            let of = &history.transactions[number];
-            let tag = format!("\r\nX-Submission: s{}.\r\n", of.submission);
-            let whole = text.split_once("\r\n\r\n").is_some_and(|(_, rest)| rest == body(history.mail(of)));
-            whole && text.contains(&tag)
+            let submission = history.transactions[number].submission;
+            is_whole(&text, submission, &history.submissions[submission])
         });
         if !fits {
             self.fault(format!("#{number} is not what was submitted: {text}"));
         }
+        let names = Names::read(&text);
+        self.judge(|rules, history| rules.has_its_names(history, number, &names));
+        self.history(|history| history.transactions[number].carried = Some(names));
+    }
+
+    /// The upstream takes a message. Answers the transaction whose reply it gives.
+    pub fn take(&self, number: usize, content: &[u8]) -> usize {
+        let Some(provider) = self.plan.provider else { return number };
+        let first = match key_of(&String::from_utf8_lossy(content)) {
+            Ok(key) => self.known.lock().unwrap().note(key, number),
+            Err(fault) => {
+                self.fault(fault);
+                None
+            }
+        };
+        if let Some(first) = first {
+            self.note(|| format!("#{number} has the key of #{first}"));
+        }
+        self.history(|history| history.transactions[number].repeats = first);
+        first.filter(|_| provider == Provider::Repeats).unwrap_or(number)
     }
 
     pub fn history<T>(&self, look: impl FnOnce(&mut History) -> T) -> T {
@@ -310,13 +354,13 @@ impl World {
     }
 
     pub fn judge(&self, rule: impl FnOnce(&Rules<'_>, &History) -> Result<(), String>) {
-        let rules = Rules { policy: &self.plan.policy, wall: &self.wall, proxies: self.plan.proxies };
+        let rules = Rules { plan: &self.plan, wall: &self.wall };
         if let Err(fault) = self.history(|history| rule(&rules, history)) {
             self.fault(fault);
         }
     }
 
-    fn fault(&self, fault: String) {
+    pub fn fault(&self, fault: String) {
         self.note(|| format!("MUST NOT BE: {fault}"));
         self.history(|history| history.must_not_be(fault));
     }

@@ -8,6 +8,7 @@
 
 use std::fmt;
 
+use crate::planted::{self, Bug};
 use crate::smtp::reply::{Class, Reply};
 
 /// The longest line that is kept, code included and line end not, in octets.
@@ -142,6 +143,9 @@ impl ReplyReader {
     fn finish(&mut self) -> Option<Reply> {
         let draft = std::mem::take(&mut self.draft);
         self.irregular |= draft.irregular;
+        if draft.irregular && planted::is(Bug::OddReplyDropped) {
+            return None;
+        }
         Some(Reply::from_wire(draft.code?, draft.text))
     }
 }

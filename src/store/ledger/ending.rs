@@ -44,7 +44,11 @@ pub(super) fn end(record: &mut Record, end: End) {
 
 /// How long an outcome is remembered, from its settlement on.
 pub(super) fn remembered(record: &Record) -> std::time::Duration {
-    if record.heard { record.window } else { record.window.max(record.unheard_window) }
+    if record.heard || planted::is(Bug::UnheardForgotten) {
+        record.window
+    } else {
+        record.window.max(record.unheard_window)
+    }
 }
 
 /// The reply as an attempt keeps it.
