@@ -9,6 +9,7 @@ use crate::crash;
 use crate::identity::{self, Key};
 use crate::journal::DecisionOutcome;
 use crate::message::Rendition;
+use crate::message::rendition::Late;
 use crate::planted::{self, Bug};
 use crate::smtp::envelope::Envelope;
 use crate::smtp::reply::Reply;
@@ -130,9 +131,9 @@ impl Attempt<'_> {
     async fn send(&self, names: Option<Names>, mut held: HeldClaims, beside: Vec<Beside>) -> Vec<Fate> {
         let started = Instant::now();
         let (mut targets, spared) = self.targets(held.claims());
-        let key = self.key_for_upstream(&held, &targets, &beside);
         targets.extend(beside.iter().flat_map(|beside| &beside.claim.recipients));
         targets.sort_unstable();
+        let key = self.key_for_upstream(&held, &targets, &beside);
         if targets.is_empty() {
             // Whoever this message is for has it. That says nothing of the
             // others that the record is about.
@@ -320,22 +321,26 @@ impl Attempt<'_> {
 
     /// The key that a provider gets which honours one: as fine as what is sent.
     /// `None` where a recipient has no claim of ours, or is only observed.
-    fn key_for_upstream(&self, held: &HeldClaims, targets: &[usize], beside: &[Beside]) -> Option<String> {
+    fn key_for_upstream(&self, held: &HeldClaims, targets: &[usize], beside: &[Beside]) -> Option<Late> {
         self.services.idempotency_header.as_ref()?;
         if !beside.is_empty() || self.policy.mode == Mode::Observe {
             return None;
         }
         if planted::is(Bug::BareKeyUpstream) {
-            return self.key.map(|key| key.value.clone());
+            let key = self.key.map_or_else(String::new, |key| key.value.clone());
+            return Some(Late::new(key.len(), move |_| key.clone()));
         }
-        let token = held.token();
-        let part = |one: &HeldClaim| {
-            let (series, fingerprint) = one.series(token);
-            let covered = one.claim.recipients.iter().filter(|index| targets.contains(index));
-            let recipients = covered.map(|index| self.message.envelope.recipients[*index].path.identity());
-            identity::Sent { id: one.claim.slot.id, series, fingerprint, recipients: recipients.collect() }
+        let part = |index: &usize| {
+            let one = held.claims().iter().find(|one| one.claim.recipients.contains(index))?;
+            let (series, fingerprint) = one.series(held.token());
+            let recipient = self.message.envelope.recipients[*index].path.identity();
+            Some(identity::Sent { id: one.claim.slot.id, fingerprint, recipient, series })
         };
-        Some(identity::key_of_sent(held.claims().iter().map(part).collect()))
+        let sent: Vec<_> = targets.iter().filter_map(part).collect();
+        let key = move |taken: &[usize]| {
+            identity::key_of_sent(taken.iter().filter_map(|place| sent.get(*place)).collect())
+        };
+        Some(Late::new(identity::SENT_KEY, key))
     }
 
     fn rendition(&self, identifiers: &Identifiers) -> Rendition {

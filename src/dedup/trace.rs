@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use crate::clock::Timestamp;
 use crate::identity::{TTL_HEADER, Tenant};
 use crate::message::edit::Edits;
+use crate::message::rendition::Late;
 use crate::smtp::address::Path;
 use crate::smtp::envelope::Envelope;
 use crate::store::Names;
@@ -18,7 +19,7 @@ pub struct Identifiers {
     /// The Message-ID and Date of an attempt in doubt, for this one to carry.
     pub names: Option<Names>,
     /// The key for a provider that honours one.
-    pub key: Option<String>,
+    pub key: Option<Late>,
 }
 
 /// The edits of one message: our Received field, the key fields taken out, the
@@ -33,10 +34,9 @@ pub fn edits(services: &Services, message: &Message, identifiers: &Identifiers, 
     edits.remove.push(TTL_HEADER.to_owned());
     edits.remove.extend(message.source.tenant_header.iter().map(|name| name.to_ascii_lowercase()));
     if let Some(name) = &services.idempotency_header {
-        let written = identifiers.key.as_ref().map(|key| format!("{name}: {key}").into_bytes());
         // Without a claim there is no key of ours. The client's own stays.
         edits.remove.retain(|other| !name.eq_ignore_ascii_case(other));
-        edits.replace.extend(written.map(|field| (name.clone(), field)));
+        edits.late = identifiers.key.clone().map(|key| (name.clone(), key));
     }
     let Some(Names { message_id, date }) = &identifiers.names else { return edits };
     for (name, field) in [("Message-ID", message_id), ("Date", date)] {

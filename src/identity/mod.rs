@@ -8,6 +8,7 @@
 pub mod chain;
 mod former;
 pub mod rules;
+mod sent;
 pub mod tenant;
 
 use std::collections::HashSet;
@@ -21,10 +22,10 @@ use crate::message::Headers;
 use crate::planted::{self, Bug};
 use crate::smtp::envelope::Envelope;
 use crate::smtp::reply::Reply;
-use crate::store::record::hex;
-use crate::store::{ClaimId, Fingerprint, Token};
+use crate::store::{ClaimId, Fingerprint};
 
 pub use former::former_ids;
+pub use sent::{SENT_KEY, Sent, key_of_sent};
 pub use tenant::{PasswordHash, Proof, Tenant};
 
 /// The header field that sets a message's own window.
@@ -186,39 +187,6 @@ pub fn claim_id(tenant: &Tenant, key: &Key, recipient: Option<&str>) -> ClaimId 
     };
     let encoded = encoding(tenant, key.strategy.as_str(), &key.value, recipient);
     ClaimId(Sha256::digest(&encoded).into())
-}
-
-/// A claim's part of a transaction.
-#[derive(Debug)]
-pub struct Sent {
-    /// The claim.
-    pub id: ClaimId,
-    /// The attempt by which a provider knows this e-mail.
-    pub series: Token,
-    /// What the message means.
-    pub fingerprint: Fingerprint,
-    /// The recipients of the transaction that the claim covers, by their
-    /// identities.
-    pub recipients: Vec<String>,
-}
-
-/// The key that a provider gets for a transaction: 64 hex digits. It is the same
-/// for the same text to the same recipients while the series goes on, and for
-/// nothing else, in whatever order they are.
-pub fn key_of_sent(mut sent: Vec<Sent>) -> String {
-    let mut out = Vec::with_capacity(256);
-    append(&mut out, "mailonce upstream 1");
-    sent.sort_by_key(|sent| sent.id);
-    for Sent { id, series, fingerprint, mut recipients } in sent {
-        out.extend_from_slice(&id.0);
-        out.extend_from_slice(&series.owner.to_be_bytes());
-        out.extend_from_slice(&series.attempt.to_be_bytes());
-        out.extend_from_slice(&fingerprint.0);
-        recipients.sort_unstable();
-        out.extend_from_slice(&(recipients.len() as u64).to_be_bytes());
-        recipients.iter().for_each(|recipient| append(&mut out, recipient));
-    }
-    hex(&Sha256::digest(&out))
 }
 
 /// Each text behind its length, the recipient behind a mark of its presence.

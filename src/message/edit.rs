@@ -2,6 +2,7 @@
 //! fields taken out, for a resend the first attempt's Message-ID and Date, and
 //! a first line that is no field kept apart from our fields.
 
+use super::rendition::Late;
 use super::{Content, Headers, Rendition};
 
 /// A line of a mailbox file becomes a field of this name.
@@ -18,6 +19,8 @@ pub struct Edits {
     /// Fields to put in the place of those of the same name, each whole and
     /// without its last CRLF.
     pub replace: Vec<(String, Vec<u8>)>,
+    /// The same with a value that depends on the recipients taken.
+    pub late: Option<(String, Late)>,
 }
 
 impl Edits {
@@ -27,10 +30,12 @@ impl Edits {
         let is_signed = |name: &str| signed.contains(name);
         let replace: Vec<_> =
             self.replace.iter().filter(|(name, _)| !is_signed(&name.to_ascii_lowercase())).collect();
+        let late = self.late.as_ref().filter(|(name, _)| !is_signed(&name.to_ascii_lowercase()));
         let drop = |name: &str| {
             !is_signed(name)
                 && (self.remove.iter().any(|remove| remove == name)
-                    || replace.iter().any(|(replaced, _)| replaced.eq_ignore_ascii_case(name)))
+                    || replace.iter().any(|(replaced, _)| replaced.eq_ignore_ascii_case(name))
+                    || late.is_some_and(|(replaced, _)| replaced.eq_ignore_ascii_case(name)))
         };
 
         let mut front = Vec::new();
@@ -48,11 +53,17 @@ impl Edits {
             }
         }
         let mut kept = headers.without(drop);
-        if kept.is_empty() && !front.is_empty() && begins_body(&content.head()[headers.len()..]) {
+        let has_front = late.is_some() || !front.is_empty();
+        if kept.is_empty() && has_front && begins_body(&content.head()[headers.len()..]) {
             front.extend_from_slice(b"\r\n");
         }
         let mut rendition = Rendition::new();
         rendition.set_eight_bit(eight_bit);
+        if let Some((name, value)) = late {
+            rendition.push_bytes(format!("{name}: ").into());
+            rendition.push_late(value.clone());
+            rendition.push_bytes("\r\n".into());
+        }
         rendition.push_bytes(front.into());
         // The last stretch and what follows it are one where nothing is
         // missing between them, so an unchanged message stays in one piece.
@@ -93,7 +104,7 @@ mod tests {
         let content = spool.finish().await.unwrap();
         let headers = Headers::parse(content.head()).unwrap();
         let rendition = edits.apply(&headers, &content, false);
-        let mut reader = rendition.reader();
+        let mut reader = rendition.reader(&[]);
         let mut sent = Vec::new();
         while let Some(block) = reader.next().await.unwrap() {
             sent.extend_from_slice(block);

@@ -23,6 +23,35 @@ pub struct Rendition {
 enum Part {
     Memory(Bytes),
     File(Arc<std::fs::File>, Range<u64>),
+    Late(Late),
+}
+
+/// Octets that depend on which recipients the upstream takes, of a length that
+/// does not.
+#[derive(Clone)]
+pub struct Late {
+    len: usize,
+    text: Arc<dyn Fn(&[usize]) -> String + Send + Sync>,
+}
+
+impl Late {
+    /// `text` is asked when the replies to RCPT are there, with the places of the
+    /// recipients taken, and gives `len` octets.
+    pub fn new(len: usize, text: impl Fn(&[usize]) -> String + Send + Sync + 'static) -> Self {
+        Self { len, text: Arc::new(text) }
+    }
+
+    fn octets(&self, taken: &[usize]) -> Vec<u8> {
+        let mut octets = (self.text)(taken).into_bytes();
+        octets.resize(self.len, b' ');
+        octets
+    }
+}
+
+impl std::fmt::Debug for Late {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Late").field("len", &self.len).finish_non_exhaustive()
+    }
 }
 
 impl Rendition {
@@ -47,6 +76,12 @@ impl Rendition {
         }
     }
 
+    /// Appends what is known only when the replies to RCPT are there.
+    pub fn push_late(&mut self, late: Late) {
+        self.len += late.len as u64;
+        self.parts.push(Part::Late(late));
+    }
+
     /// Says that header section or body hold octets above 127.
     pub fn set_eight_bit(&mut self, eight_bit: bool) {
         self.eight_bit = eight_bit;
@@ -67,9 +102,10 @@ impl Rendition {
         self.len == 0
     }
 
-    /// Reads it from the start; as often as wanted.
-    pub fn reader(&self) -> Reader<'_> {
-        Reader { parts: self.parts.iter(), file: None, block: Vec::new() }
+    /// Reads it from the start, for the recipients at these places of the
+    /// envelope; as often as wanted.
+    pub fn reader<'a>(&'a self, taken: &'a [usize]) -> Reader<'a> {
+        Reader { parts: self.parts.iter(), taken, file: None, block: Vec::new() }
     }
 }
 
@@ -77,6 +113,7 @@ impl Rendition {
 #[derive(Debug)]
 pub struct Reader<'a> {
     parts: std::slice::Iter<'a, Part>,
+    taken: &'a [usize],
     file: Option<(Arc<std::fs::File>, Range<u64>)>,
     block: Vec<u8>,
 }
@@ -94,6 +131,10 @@ impl Reader<'_> {
             match self.parts.next() {
                 None => return Ok(None),
                 Some(Part::Memory(bytes)) => return Ok(Some(bytes)),
+                Some(Part::Late(late)) => {
+                    self.block = late.octets(self.taken);
+                    return Ok(Some(&self.block));
+                }
                 Some(Part::File(file, range)) => self.file = Some((file.clone(), range.clone())),
             }
         }

@@ -316,7 +316,7 @@ mod tests {
 
         let mut rendition = Rendition::new();
         content.append_from(5, &mut rendition);
-        let mut reader = rendition.reader();
+        let mut reader = rendition.reader(&[]);
         let mut sent = Vec::new();
         while let Some(block) = reader.next().await.unwrap() {
             sent.extend_from_slice(block);

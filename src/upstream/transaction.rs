@@ -184,7 +184,8 @@ impl<S: Stream> Attempt<'_, S> {
     /// it in the middle.
     async fn send_content(&mut self) -> Result<Option<Reply>, UpstreamFault> {
         let mut stuffer = Stuffer::new();
-        let mut reader = self.content.reader();
+        let taken = self.answers.taken();
+        let mut reader = self.content.reader(&taken);
         while let Some(block) = reader.next().await.map_err(|error| self.unreadable(&error))? {
             for piece in block.chunks(BLOCK) {
                 if self.connection.output.len() >= BLOCK
@@ -308,6 +309,12 @@ struct Answers {
 }
 
 impl Answers {
+    /// The places of the recipients that the upstream has taken.
+    fn taken(&self) -> Vec<usize> {
+        let recipients = self.recipients.iter().enumerate();
+        recipients.filter(|(_, refusal)| refusal.is_none()).map(|(index, _)| index).collect()
+    }
+
     /// One refusal for each of `count` recipients, if there are as many. A
     /// refused MAIL goes before the refusals of RCPT, which only follow from
     /// it: a 503 there must not make a 450 permanent.

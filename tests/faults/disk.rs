@@ -128,7 +128,7 @@ async fn send_large(trial: &Trial) -> std::io::Result<String> {
     let mut client = Client::connect(trial.proxy.address).await?;
     client.envelope(&["ann@user.test"]).await?;
     let head = "From: app@app.test\r\nSubject: large\r\nMessage-ID: <large@app.test>\r\n\
-                Date: Sat, 21 Nov 2026 08:15:00 +0000\r\nX-Idempotency-Key: large\r\n\r\n";
+                Date: Sat, 21 Nov 2026 08:15:00 +0000\r\nX-Idempotency-Key: large\r\nX-Letter: large\r\n\r\n";
     client.write(head.as_bytes()).await?;
     let block = format!("{}\r\n", "x".repeat(62)).repeat(1024);
     for _ in 0..128 {

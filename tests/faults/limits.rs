@@ -123,7 +123,7 @@ async fn large(address: std::net::SocketAddr, number: usize, block: Arc<String>)
     client.envelope(&["ann@user.test"]).await?;
     let head = format!(
         "From: app@app.test\r\nSubject: large\r\nMessage-ID: <{number}@app.test>\r\n\
-         Date: Sat, 21 Nov 2026 08:15:00 +0000\r\nX-Idempotency-Key: large-{number}\r\n\r\n{number}\r\n"
+         Date: Sat, 21 Nov 2026 08:15:00 +0000\r\nX-Idempotency-Key: large-{number}\r\nX-Letter: large-{number}\r\n\r\n{number}\r\n"
     );
     client.write(head.as_bytes()).await?;
     for _ in 0..128 {

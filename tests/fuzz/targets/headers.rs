@@ -66,7 +66,7 @@ pub(super) fn spooled(message: &[u8], in_memory: u64) -> Content {
 
 fn sent(rendition: &Rendition) -> Vec<u8> {
     let mut out = Vec::new();
-    let mut reader = rendition.reader();
+    let mut reader = rendition.reader(&[]);
     RUNTIME.with_borrow(|runtime| {
         runtime.block_on(async {
             while let Some(block) = reader.next().await.expect("a file") {
@@ -143,6 +143,7 @@ fn found(headers: &Headers, message: &[u8]) {
 
 fn edited(headers: &Headers, content: &Content, message: &[u8], choice: u8) {
     let edits = Edits {
+        late: None,
         received: "Received: from a\r\n\tby b\r\n".to_owned(),
         remove: vec!["x-idempotency-key".to_owned(), "a".to_owned()],
         replace: match choice & 1 {
