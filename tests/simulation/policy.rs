@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use mailonce::config::Config;
+
 use super::plan::TENANT_HEADER;
 use super::random::Random;
 
@@ -49,8 +51,12 @@ impl Policy {
         }
     }
 
-    /// As a configuration for one proxy.
-    pub fn config(&self) -> String {
+    /// The configuration of a proxy.
+    pub fn parsed(&self) -> Config {
+        Config::parse(&self.config(), "simulation", std::iter::empty()).unwrap()
+    }
+
+    fn config(&self) -> String {
         let Self { scope, chain, .. } = self;
         let Change { in_doubt, on_duplicate, on_conflict, on_partial } = self.change;
         let (window, wait) = (self.window.as_secs(), self.in_flight_wait.as_millis());

@@ -75,6 +75,7 @@ impl World {
     fn reload(&self, change: Change) {
         let policy = Policy { change, ..self.policy() };
         self.history(|history| history.policies.push((self.time.now(), policy)));
+        self.machine(|machine| machine.config = Arc::new(policy.parsed()));
         let running: Vec<_> = self.machine(|machine| machine.proxies.iter().flatten().cloned().collect());
         for process in running {
             process.reload(&self.config());

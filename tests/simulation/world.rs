@@ -72,6 +72,8 @@ pub struct Machine {
     pub crashes: usize,
     /// A proxy has died alone: what it was committing waits for a restart.
     pub orphans: bool,
+    /// What every process reads at its start.
+    pub config: Arc<Config>,
 }
 
 /// Lives through what this seed decides.
@@ -106,7 +108,9 @@ impl World {
         let disk = Disk::new(plan.random.fork());
         let random = plan.random.fork();
         let proxies = vec![None; plan.proxies];
-        let machine = Machine { random, store: None, proxies, started: 0, crashes: 0, orphans: false };
+        let config = Arc::new(plan.policy.parsed());
+        let machine =
+            Machine { random, store: None, proxies, started: 0, crashes: 0, orphans: false, config };
         let disk_was_bad = plan.disk.stalls > 0;
         let history = History { disk_was_bad, policies: vec![(0, plan.policy)], ..History::default() };
         let (history, machine, known) = (Mutex::new(history), Mutex::new(machine), Mutex::default());
@@ -175,8 +179,8 @@ impl World {
     }
 
     /// The configuration that holds now.
-    pub fn config(&self) -> Config {
-        Config::parse(&self.policy().config(), "simulation", std::iter::empty()).unwrap()
+    pub fn config(&self) -> Arc<Config> {
+        self.machine(|machine| machine.config.clone())
     }
 
     pub fn is_calm(&self) -> bool {
