@@ -65,6 +65,7 @@ macro_rules! contract_suite {
             marks::a_doubt_about_one_outlasts_what_comes_of_another,
             marks::a_commit_tells_who_is_in_doubt_after_a_crash,
             marks::a_doubt_is_resolved_for_those_it_is_about,
+            marks::a_window_begins_with_the_last_who_got_it,
             marks::who_has_the_first_text_has_it_when_another_is_put_off,
             marks::more_recipients_than_can_be_told_apart_are_not_claimed,
             life::a_sweep_takes_only_what_is_due,
