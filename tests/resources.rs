@@ -117,7 +117,7 @@ async fn send(
     };
     let head = format!(
         "Content-Type: {media}\r\nContent-Transfer-Encoding: {encoding}\r\nFrom: app@app.test\r\nSubject: large\r\nMessage-ID: <{number}@app.test>\r\n\
-         Date: Sat, 21 Nov 2026 08:15:00 +0000\r\nX-Idempotency-Key: large-{number}\r\n\r\n"
+         Date: Sat, 21 Nov 2026 08:15:00 +0000\r\nX-Idempotency-Key: large-{number}\r\nX-Letter: large-{number}\r\n\r\n"
     );
     client.write(head.as_bytes()).await.unwrap();
     let own = format!("{number:076}\r\n");

@@ -127,11 +127,36 @@ impl<B: Backend> Ledger<B> {
         if self.held.lapsed(&slot.id, request.at) {
             self.uncover(&slot.id);
         }
+        if let Some(answer) = self.answered_beneath(request, slot)? {
+            return Ok(answer);
+        }
         let Some(held) = self.held.get_mut(&slot.id) else { return self.claim_stored(request, slot) };
         let verdict = judge(&held.record, slot, request.token);
         let Some(touch) = verdict.touch() else { return self.claim_over(request, slot) };
         held.record.touch(request.at, &slot.client, touch);
         Ok(verdict.answer(held.record.clone()))
+    }
+
+    /// The answer of what lies beneath a pending claim of another text, where that
+    /// is the slot's own e-mail: the pending one has sent nothing yet.
+    fn answered_beneath(
+        &mut self,
+        request: &ClaimRequest,
+        slot: &Slot,
+    ) -> Result<Option<Claimed>, StoreFault> {
+        let is_another = |record: &Record| {
+            record.state.name() == StateName::Pending && record.fingerprint != slot.fingerprint
+        };
+        if !self.held.get(&slot.id).is_some_and(is_another) {
+            return Ok(None);
+        }
+        let own = |record: &Record| !expired(record, request.at) && record.fingerprint == slot.fingerprint;
+        let Some(mut record) = self.known_beneath(&slot.id)?.filter(own) else { return Ok(None) };
+        let verdict = judge(&record, slot, request.token);
+        let Some(touch) = verdict.touch() else { return Ok(None) };
+        record.touch(request.at, &slot.client, touch);
+        self.backend.put(&record)?;
+        Ok(Some(verdict.answer(record)))
     }
 
     /// Nobody holds the id.

@@ -1,8 +1,8 @@
 //! One claim for a whole message: what is known of its recipients.
 
 use super::{
-    Claimed, Engine, Outcome, Settlement, Slot, Store, accepted, at, claim, deferred, id, in_doubt, is_new,
-    previous, refused, settled, settlement, slot, token,
+    Claimed, Engine, Outcome, Settlement, Slot, Store, WINDOW, accepted, at, claim, deferred, id, in_doubt,
+    is_new, previous, refused, settled, settlement, slot, token,
 };
 use crate::clock::Timestamp;
 use crate::config::{InDoubt, OnConflict};
@@ -155,4 +155,16 @@ pub(crate) async fn who_has_the_first_text_has_it_when_another_is_put_off(engine
         store.forget(id(1), at(3)).await.unwrap();
         store.close().await.unwrap();
     }
+}
+
+/// What an attempt brought some of a message is remembered for a whole window,
+/// though others were refused.
+pub(crate) async fn a_window_begins_with_the_last_who_got_it(engine: &dyn Engine) {
+    let (store, _) = engine.open(at(0)).await;
+    attempt(&*store, 1, to(&[1]), accepted(), marks(&[1], &[], &[])).await;
+    attempt(&*store, 100, to(&[1, 2, 3]), refused(), marks(&[1, 2], &[3], &[])).await;
+    let late = at(1).plus(WINDOW);
+    assert_eq!(known(&*store, late).await, marks(&[1, 2], &[3], &[]));
+    assert_eq!(store.get(id(1), at(100).plus(WINDOW)).await.unwrap(), None);
+    store.close().await.unwrap();
 }

@@ -232,3 +232,18 @@ pub(crate) async fn a_series_lasts_as_long_as_its_doubt(engine: &dyn Engine) {
     assert_eq!(series(11, again(), in_doubt()).await, token(11), "released");
     store.close().await.unwrap();
 }
+
+/// A retry of what the upstream has is a duplicate, though another text is about
+/// to take the claim over.
+pub(crate) async fn what_lies_beneath_a_pending_claim_answers_its_own_retry(engine: &dyn Engine) {
+    let (store, _) = engine.open(at(0)).await;
+    send(&*store, 1, at(0), slot(1), accepted()).await;
+    assert!(is_new(&claim(&*store, 2, at(1), other(OnConflict::Relay)).await));
+    for on_conflict in [OnConflict::Relay, OnConflict::Reject, OnConflict::Suppress] {
+        let again = Slot { on_conflict, ..slot(1) };
+        let (record, conflict) = settled(claim(&*store, 3, at(2), again).await);
+        assert_eq!((record.state, conflict), (State::Settled(accepted()), false), "{on_conflict:?}");
+    }
+    store.commit(token(2), vec![id(1).into()], at(3)).await.expect("the other text keeps its claim");
+    store.close().await.unwrap();
+}

@@ -86,8 +86,10 @@ fn outlasts(before: &Record, tried: &Record, end: &End) -> bool {
             let is_same = before.fingerprint == tried.fingerprint && tried.marks.doubtful.is_empty();
             is_same && before.state.name() == StateName::Accepted
         }
+        // Of a whole message, some may have got it all the same.
         Outcome::Deferred(_) | Outcome::Refused(_) => {
-            is_known(before) || !tried.marks.has_all_of(&before.marks)
+            let sent_nothing = before.marks.has_all_of(&tried.marks);
+            sent_nothing && (is_known(before) || !tried.marks.has_all_of(&before.marks))
         }
     };
     is_more && !expired(before, end.at) && !planted::is(Bug::KnowledgeReplaced)
