@@ -41,7 +41,7 @@ use std::time::Duration;
 pub use backend::{Backend, IdRange};
 use census::Figures;
 pub use census::Progress;
-use ending::{End, cut, end, ended};
+use ending::{Before, End, cut, end, ended};
 use held::{Held, HeldClaims, Under};
 use judge::{begin, judge};
 pub use listing::MAX_SCAN;
@@ -151,7 +151,8 @@ impl<B: Backend> Ledger<B> {
             return Ok(None);
         }
         let own = |record: &Record| !expired(record, request.at) && record.fingerprint == slot.fingerprint;
-        let Some(mut record) = self.known_beneath(&slot.id)?.filter(own) else { return Ok(None) };
+        let beneath = self.known_beneath(&slot.id)?.map(|before| before.record);
+        let Some(mut record) = beneath.filter(own) else { return Ok(None) };
         let verdict = judge(&record, slot, request.token);
         let Some(touch) = verdict.touch() else { return Ok(None) };
         record.touch(request.at, &slot.client, touch);
@@ -195,6 +196,7 @@ impl<B: Backend> Ledger<B> {
         if goes_on.is_some_and(|record| record.marks.overflow(&slot.marks)) {
             return Claimed::TooMany;
         }
+        let under = under.map(|under| Under { continued: goes_on.is_some(), ..under });
         let record = begin(slot, request.token, request.at, request.lease_until, previous.as_ref());
         self.hold(record, under);
         Claimed::New { previous: previous.map(Box::new) }
@@ -286,13 +288,12 @@ impl<B: Backend> Ledger<B> {
         Ok(())
     }
 
-    /// The record that lies under a claim, where the upstream has its message for a
-    /// recipient, or may have it.
-    fn known_beneath(&self, id: &ClaimId) -> Result<Option<Record>, StoreFault> {
-        match self.held.under(id) {
-            Some(under) if under.is_known => self.backend.get(id),
-            _ => Ok(None),
-        }
+    /// The record that lies under a claim, where the upstream has its message for
+    /// any recipient or may have it.
+    fn known_beneath(&self, id: &ClaimId) -> Result<Option<Before>, StoreFault> {
+        let Some(under) = self.held.under(id).filter(|under| under.lasts) else { return Ok(None) };
+        let continued = under.continued;
+        Ok(self.backend.get(id)?.map(|record| Before { record, continued }))
     }
 
     fn already_settled(&self, token: Token, settlement: &Settlement) -> Result<bool, StoreFault> {
@@ -399,7 +400,7 @@ impl<B: Backend> Ledger<B> {
 }
 
 /// How a settlement ends an attempt.
-fn settled(tried: &Record, before: Option<Record>, at: Timestamp, settlement: &Settlement) -> Record {
+fn settled(tried: &Record, before: Option<Before>, at: Timestamp, settlement: &Settlement) -> Record {
     let Settlement { outcome, kind, heard, upstream, marks, .. } = settlement;
     let ending = End { at, kind: *kind, outcome: outcome.clone(), heard: *heard };
     ended(Record { upstream: upstream.clone(), marks: marks.clone(), ..tried.clone() }, before, ending)

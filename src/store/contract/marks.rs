@@ -168,3 +168,49 @@ pub(crate) async fn a_window_begins_with_the_last_who_got_it(engine: &dyn Engine
     assert_eq!(store.get(id(1), at(100).plus(WINDOW)).await.unwrap(), None);
     store.close().await.unwrap();
 }
+
+fn another_text(recipients: &[u64]) -> Slot {
+    Slot { fingerprint: Fingerprint([2; 32]), on_conflict: OnConflict::Relay, ..to(recipients) }
+}
+
+/// The record stands for one text. Its marks never tell of another one, and a
+/// recipient who received a text keeps it over a later attempt that sends nothing.
+pub(crate) async fn the_marks_of_a_record_are_about_its_own_text(engine: &dyn Engine) {
+    // The second text reaches one of two recipients: its retry must spare that one.
+    let (store, _) = engine.open(at(0)).await;
+    attempt(&*store, 1, to(&[1, 2]), accepted(), marks(&[1, 2], &[], &[])).await;
+    attempt(&*store, 2, another_text(&[1, 2]), deferred(), marks(&[1], &[2], &[])).await;
+    let before = previous(claim(&*store, 3, at(3), another_text(&[1, 2])).await).unwrap();
+    assert_eq!((before.fingerprint, before.marks), (Fingerprint([2; 32]), marks(&[1], &[2], &[])));
+    store.release(token(3), vec![id(1)]).await.unwrap();
+    store.forget(id(1), at(3)).await.unwrap();
+
+    // The second text reaches no recipient: the first text stays as it was.
+    for outcome in [deferred(), refused()] {
+        attempt(&*store, 4, to(&[1, 2]), deferred(), marks(&[1], &[2], &[])).await;
+        attempt(&*store, 5, another_text(&[1, 3]), outcome, marks(&[], &[1, 3], &[])).await;
+        let first = Slot { on_conflict: OnConflict::Relay, ..to(&[1, 2]) };
+        let before = previous(claim(&*store, 6, at(6), first).await).unwrap();
+        assert_eq!((before.fingerprint, before.marks), (Fingerprint([1; 32]), marks(&[1], &[2], &[])));
+        store.release(token(6), vec![id(1)]).await.unwrap();
+        store.forget(id(1), at(6)).await.unwrap();
+    }
+    store.close().await.unwrap();
+}
+
+/// A record of an earlier version tells no recipients apart: it is about all of
+/// them, also after an attempt that sends nothing.
+pub(crate) async fn a_record_about_all_stays_about_all(engine: &dyn Engine) {
+    for (known, later) in [
+        (accepted(), another_text(&[1, 2])),
+        (in_doubt(), another_text(&[1, 2])),
+        (in_doubt(), Slot { in_doubt: InDoubt::Resend, ..to(&[1, 2]) }),
+    ] {
+        let (store, _) = engine.open(at(0)).await;
+        attempt(&*store, 1, to(&[1, 2]), known, Marks::default()).await;
+        attempt(&*store, 2, later, refused(), marks(&[], &[1, 2], &[])).await;
+        settled(claim(&*store, 3, at(3), to(&[1, 2])).await);
+        store.forget(id(1), at(3)).await.unwrap();
+        store.close().await.unwrap();
+    }
+}

@@ -5,7 +5,10 @@ use super::{
     is_new, previous, refused, request, send, settle, settled, settlement, slot, token,
 };
 use crate::config::{InDoubt, OnConflict};
-use crate::store::{AttemptKind, Durability, Fingerprint, Names, Resolution, State, StoreFault};
+use crate::store::{
+    AttemptKind, Commit, Durability, Fingerprint, Marks, Names, Resolution, Settlement, Share, State,
+    StoreFault,
+};
 
 fn other(on_conflict: OnConflict) -> Slot {
     Slot { fingerprint: Fingerprint([2; 32]), on_conflict, ..slot(1) }
@@ -246,4 +249,50 @@ pub(crate) async fn what_lies_beneath_a_pending_claim_answers_its_own_retry(engi
     }
     store.commit(token(2), vec![id(1).into()], at(3)).await.expect("the other text keeps its claim");
     store.close().await.unwrap();
+}
+
+/// The end of an attempt that was taken over ends its own doubt. It says nothing of
+/// a later attempt at the same text, which has a doubt of its own.
+pub(crate) async fn the_end_of_a_takeover_leaves_a_later_doubt(engine: &dyn Engine) {
+    let first = || Slot { on_conflict: OnConflict::Relay, ..slot(1) };
+    for late in [deferred(), refused()] {
+        let (store, _) = engine.open(at(0)).await;
+        assert!(is_new(&claim(&*store, 1, at(0), first()).await));
+        store.commit(token(1), vec![id(1).into()], at(0)).await.unwrap();
+        send(&*store, 2, at(1), other(OnConflict::Relay), accepted()).await;
+        send(&*store, 3, at(2), first(), in_doubt()).await;
+        let answer = settle(&*store, 1, at(3), 1, late).await;
+        assert_eq!(answer, Err(StoreFault::Fenced));
+        let (record, _) = settled(claim(&*store, 4, at(4), first()).await);
+        assert_eq!(record.state, State::Settled(in_doubt()));
+        store.forget(id(1), at(4)).await.unwrap();
+        store.close().await.unwrap();
+    }
+}
+
+/// One claim for a whole message: the end of an attempt that was taken over leaves
+/// alone who received the message since.
+pub(crate) async fn the_end_of_a_takeover_keeps_the_marks_of_others(engine: &dyn Engine) {
+    let first = |recipient| Slot { marks: vec![recipient], on_conflict: OnConflict::Relay, ..slot(1) };
+    let delivered = Marks { delivered: vec![2], doubtful: vec![1], ..Marks::default() };
+    for (late, marks) in [
+        (accepted(), Marks { delivered: vec![1], ..Marks::default() }),
+        (deferred(), Marks { owed: vec![1], ..Marks::default() }),
+    ] {
+        let (store, _) = engine.open(at(0)).await;
+        assert!(is_new(&claim(&*store, 1, at(0), first(1)).await));
+        let doubt = Marks { doubtful: vec![1], ..Marks::default() };
+        store.commit(token(1), vec![Commit { id: id(1), marks: doubt }], at(0)).await.unwrap();
+        assert!(is_new(&claim(&*store, 2, at(1), other(OnConflict::Relay)).await));
+        store.release(token(2), vec![id(1)]).await.unwrap();
+        assert!(is_new(&claim(&*store, 3, at(2), first(2)).await));
+        let since = Settlement { marks: delivered.clone(), ..settlement(1, accepted()) };
+        store.settle(token(3), at(2), vec![since], Durability::Now).await.unwrap();
+        let late = Settlement { marks, ..settlement(1, late) };
+        store.settle(token(1), at(3), vec![late], Durability::Now).await.unwrap();
+        let record = store.get(id(1), at(4)).await.unwrap().unwrap();
+        assert_eq!(record.marks.share(2), Some(Share::Delivered), "{record:?}");
+        store.forget(id(1), at(4)).await.unwrap();
+        store.close().await.unwrap();
+    }
 }

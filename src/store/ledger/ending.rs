@@ -64,12 +64,25 @@ fn note(record: &mut Record, end: &End) {
     record.attempt_count += 1;
 }
 
+/// What was known of a claim before an attempt.
+#[derive(Clone, Debug)]
+pub(super) struct Before {
+    pub(super) record: Record,
+    /// Whether the attempt goes on with what the record says of single
+    /// recipients ([`super::Slot::continues`]). Else it is about another text.
+    pub(super) continued: bool,
+}
+
 /// The record of an attempt that ended: its own end, or what it leaves standing
 /// of what was known `before`.
-pub(super) fn ended(mut tried: Record, before: Option<Record>, ending: End) -> Record {
-    match before.filter(|before| outlasts(before, &tried, &ending)) {
-        Some(before) => kept(before, &tried, &ending),
-        None => {
+pub(super) fn ended(mut tried: Record, before: Option<Before>, ending: End) -> Record {
+    match before.filter(|before| !expired(&before.record, ending.at)) {
+        Some(before) if outlasts(&before, &tried, &ending) => kept(before, &tried, &ending),
+        before => {
+            // An import may have brought more of them meanwhile.
+            if let Some(Before { record, continued: true }) = before {
+                tried.marks.unite(&record.marks);
+            }
             end(&mut tried, ending);
             tried
         }
@@ -78,37 +91,46 @@ pub(super) fn ended(mut tried: Record, before: Option<Record>, ending: End) -> R
 
 /// Whether what was known before an attempt is more than what it brought:
 /// accepted before in doubt before the rest. Another text takes its place where
-/// it was sent, or may have been.
-fn outlasts(before: &Record, tried: &Record, end: &End) -> bool {
+/// a recipient received that, or may have received it.
+fn outlasts(Before { record, continued }: &Before, tried: &Record, end: &End) -> bool {
     let is_more = match end.outcome {
         Outcome::Accepted(_) => false,
         Outcome::InDoubt(_) => {
-            let is_same = before.fingerprint == tried.fingerprint && tried.marks.doubtful.is_empty();
-            is_same && before.state.name() == StateName::Accepted
+            let is_same = record.fingerprint == tried.fingerprint && tried.marks.doubtful.is_empty();
+            is_same && record.state.name() == StateName::Accepted
         }
         // Of a whole message, some may have got it all the same.
-        Outcome::Deferred(_) | Outcome::Refused(_) => {
-            let sent_nothing = before.marks.has_all_of(&tried.marks);
-            sent_nothing && (is_known(before) || !tried.marks.has_all_of(&before.marks))
+        Outcome::Deferred(_) | Outcome::Refused(_) if *continued => {
+            is_known(record) && record.marks.has_all_of(&tried.marks)
         }
+        Outcome::Deferred(_) | Outcome::Refused(_) => lasts(record) && tried.marks.delivered.is_empty(),
     };
-    is_more && !expired(before, end.at) && !planted::is(Bug::KnowledgeReplaced)
+    is_more && !planted::is(Bug::KnowledgeReplaced)
 }
 
 /// What was known, with one more attempt.
-fn kept(mut before: Record, tried: &Record, end: &End) -> Record {
+fn kept(Before { record: mut before, continued }: Before, tried: &Record, end: &End) -> Record {
     before.attempts.clone_from(&tried.attempts);
     before.attempt_count = tried.attempt_count;
     note(&mut before, end);
     before.last_seen = before.last_seen.max(tried.last_seen);
     before.duplicates = tried.duplicates;
     before.suppressed.clone_from(&tried.suppressed);
-    before.marks.unite(&tried.marks);
+    // Marks of another text say nothing of this one, and a record without marks
+    // is about all recipients.
+    if continued && !before.marks.is_empty() {
+        before.marks.unite(&tried.marks);
+    }
     before
 }
 
-/// Whether the upstream has the message, or may have it, for all that a record is
-/// about.
+/// Whether the record tells of anything that an attempt at another text which
+/// sends nothing must not take away.
+pub(super) fn lasts(record: &Record) -> bool {
+    is_known(record) || !record.marks.delivered.is_empty()
+}
+
+/// Whether the upstream has the message, or may have it.
 pub(super) fn is_known(record: &Record) -> bool {
     matches!(record.state.name(), StateName::Accepted | StateName::InDoubt)
 }

@@ -6,7 +6,7 @@ use std::ops::Bound;
 use super::super::record::key_mark;
 use super::super::{ClaimId, Commit, Record, State, StateName, Token};
 use super::backend::IdRange;
-use super::ending::is_known;
+use super::ending::lasts;
 use crate::clock::Timestamp;
 use crate::planted::{self, Bug};
 
@@ -39,16 +39,32 @@ pub(super) struct Under {
     pub(super) mark: u64,
     /// How the census counts it.
     pub(super) state: StateName,
-    /// The upstream has its message for a recipient, or may have it.
-    pub(super) is_known: bool,
     pub(super) tenant: String,
+    /// Whether it may outlast the claim: see [`lasts`].
+    pub(super) lasts: bool,
+    /// See [`super::ending::Before::continued`].
+    pub(super) continued: bool,
 }
 
 impl Under {
     pub(super) fn of(record: &Record) -> Self {
-        let (expires, mark) = (record.expires, key_mark(&record.key));
-        let is_known = is_known(record) || !record.marks.delivered.is_empty();
-        Self { expires, mark, state: record.state.name(), is_known, tenant: record.tenant.clone() }
+        Self {
+            expires: record.expires,
+            mark: key_mark(&record.key),
+            state: record.state.name(),
+            tenant: record.tenant.clone(),
+            lasts: lasts(record),
+            continued: false,
+        }
+    }
+}
+
+impl Held {
+    /// What lies underneath is `record` now.
+    pub(super) fn lie_over(&mut self, record: &Record) {
+        let is_same = record.fingerprint == self.record.fingerprint;
+        let continued = is_same || self.under.as_ref().is_some_and(|under| under.continued);
+        self.under = Some(Under { continued, ..Under::of(record) });
     }
 }
 

@@ -2,8 +2,7 @@
 
 use super::super::record::key_mark;
 use super::super::{AttemptKind, Record, StoreFault};
-use super::ending::End;
-use super::ending::ended;
+use super::ending::{Before, End, ended};
 use super::held::{Held, Under};
 use super::{Backend, Ledger};
 use crate::clock::Timestamp;
@@ -19,7 +18,10 @@ impl<B: Backend> Ledger<B> {
         self.now = Some(at);
         let mut doubtful = Vec::new();
         for mut held in self.left_open()? {
-            let before = self.backend.get(&held.record.id)?;
+            let before = self.backend.get(&held.record.id)?.map(|record| {
+                let continued = record.fingerprint == held.record.fingerprint;
+                Before { record, continued }
+            });
             let doubt = End::in_doubt(at, AttemptKind::Restart, ENDED);
             held.record = ended(held.record, before, doubt);
             self.write_end(&held, true)?;

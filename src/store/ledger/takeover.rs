@@ -1,10 +1,10 @@
 //! A claim taken over in a conflict, and the doubt that is left of the old one.
 
 use super::super::{
-    AttemptKind, ClaimRequest, Claimed, Fingerprint, Record, Settlement, Slot, State, StateName, StoreFault,
-    Token,
+    AttemptKind, ClaimRequest, Claimed, Fingerprint, Marks, Record, Settlement, Slot, State, StateName,
+    StoreFault, Token,
 };
-use super::ending::{End, ended};
+use super::ending::{Before, End, ended};
 use super::held::Under;
 use super::{Backend, Ledger, settled};
 use crate::clock::Timestamp;
@@ -18,7 +18,7 @@ pub(super) struct Overtaken {
     /// The text that was being sent.
     text: Fingerprint,
     /// What was known before it.
-    before: Option<Box<Record>>,
+    before: Option<Box<Before>>,
 }
 
 impl<B: Backend> Ledger<B> {
@@ -69,11 +69,15 @@ impl<B: Backend> Ledger<B> {
         let doubt = Under::of(&tried);
         tried.attempts.remove(place);
         tried.attempt_count -= 1;
-        let record = settled(&tried, before.map(|before| *before), at, settlement);
+        // Others may have received the message since.
+        let others = Marks { doubtful: Vec::new(), ..tried.marks.clone() };
+        let mut settlement = settlement.clone();
+        settlement.marks.unite(&others);
+        let record = settled(&tried, before.map(|before| *before), at, &settlement);
         self.write_settled(&record, doubt.mark, Some(&doubt))?;
         self.remove_stale(&record, doubt.mark, Some(&doubt))?;
         match self.held.get_mut(id) {
-            Some(held) => held.under = Some(Under::of(&record)),
+            Some(held) => held.lie_over(&record),
             None => {
                 self.figures.hidden(id, doubt.state, &doubt.tenant);
                 self.figures.shown(id, record.state.name(), &record.tenant);
@@ -84,8 +88,9 @@ impl<B: Backend> Ledger<B> {
 }
 
 /// Where among its attempts a record has the one that was taken over, if that
-/// is still in doubt.
+/// is still in doubt, and no later attempt is.
 fn doubt_of_takeover(record: &Record) -> Option<usize> {
-    let place = record.attempts.iter().rposition(|attempt| attempt.kind == AttemptKind::TakenOver);
-    place.filter(|_| record.state.name() == StateName::InDoubt)
+    let place = record.attempts.iter().rposition(|attempt| attempt.kind.is_doubt())?;
+    let is_takeover = record.attempts[place].kind == AttemptKind::TakenOver;
+    (is_takeover && record.state.name() == StateName::InDoubt).then_some(place)
 }

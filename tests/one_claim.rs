@@ -1,0 +1,54 @@
+//! One claim for a whole message: what becomes of one recipient, or of one text, is
+//! never taken for what becomes of another.
+
+mod common;
+
+use common::{At, Do, Mail, Proxy, Setup, Upstream};
+
+const A_AND_B: [&str; 2] = ["a@b.test", "b@b.test"];
+
+fn all(upstream: &Upstream) -> Vec<Vec<String>> {
+    upstream.messages().iter().map(|message| message.to()).collect()
+}
+
+fn of_messages(upstream: &Upstream, policy: &str) -> Proxy {
+    Setup::new(upstream.address).dedup("scope = \"message\"").dedup(policy).admin().start()
+}
+
+fn once_busy(upstream: &Upstream, recipients: &[&str]) {
+    for recipient in recipients {
+        upstream.say(At::Rcpt(format!("{recipient}@b.test")), "450 4.2.1 busy");
+    }
+}
+
+/// Another text takes the claim over and reaches one of two. Its retry goes to the
+/// other one alone.
+#[test]
+fn another_text_that_reached_some_is_retried_for_the_others_alone() {
+    let upstream = Upstream::start();
+    let proxy = of_messages(&upstream, "on_conflict = \"relay\"");
+    assert_eq!(proxy.send(&Mail::keyed("k").to(&A_AND_B)), "250 2.0.0 queued as 1");
+    once_busy(&upstream, &["b"]);
+    let other = Mail::keyed("k").to(&A_AND_B).body("another text\r\n");
+    let reply = proxy.send(&other);
+    assert!(reply.starts_with("451-4.5.0 [PARTIAL]"), "{reply}");
+    assert_eq!(proxy.send(&other), "250 2.0.0 queued as 3");
+    assert_eq!(all(&upstream)[1..], [["a@b.test"], ["b@b.test"]]);
+}
+
+/// Another text is deferred for all. Those who received the first one keep it.
+#[test]
+fn another_text_that_reached_no_recipient_leaves_the_first_as_it_was() {
+    let upstream = Upstream::start();
+    let proxy = of_messages(&upstream, "on_conflict = \"relay\"");
+    once_busy(&upstream, &["b", "b"]);
+    upstream.say(At::Rcpt("a@b.test".into()), "250 2.1.5 ok");
+    upstream.say(At::Rcpt("a@b.test".into()), "450 4.2.1 busy");
+    let mail = Mail::keyed("k").to(&A_AND_B);
+    let reply = proxy.send(&mail);
+    assert!(reply.contains("accepted for 1 of 2"), "{reply}");
+    let reply = proxy.send(&Mail::keyed("k").to(&A_AND_B).body("another text\r\n"));
+    assert_eq!(reply, "450 4.2.1 busy");
+    assert_eq!(proxy.send(&mail), "250 2.0.0 queued as 2");
+    assert_eq!(all(&upstream), [["a@b.test"], ["b@b.test"]]);
+}
