@@ -21,6 +21,13 @@ fn once_busy(upstream: &Upstream, recipients: &[&str]) {
     }
 }
 
+fn wait_for_a_duplicate(proxy: &Proxy) {
+    common::until("a duplicate to wait", || {
+        let claims = proxy.ask("GET /v1/claims", &[], "").json();
+        (claims[0]["duplicates"] == 1).then_some(())
+    });
+}
+
 /// Another text takes the claim over and reaches one of two. Its retry goes to the
 /// other one alone.
 #[test]
@@ -51,4 +58,26 @@ fn another_text_that_reached_no_recipient_leaves_the_first_as_it_was() {
     assert_eq!(reply, "450 4.2.1 busy");
     assert_eq!(proxy.send(&mail), "250 2.0.0 queued as 2");
     assert_eq!(all(&upstream), [["a@b.test"], ["b@b.test"]]);
+}
+
+/// A recipient is in doubt, to be sent to again. A retry waits for a flight that is for
+/// another recipient, whose acceptance says nothing of the first.
+#[test]
+fn an_acceptance_of_one_is_none_of_another_in_doubt_who_waits() {
+    let upstream = Upstream::start();
+    let proxy = of_messages(&upstream, "in_doubt = \"resend\"");
+    upstream.once(At::Dot, Do::AcceptDrop);
+    let [a, b] = A_AND_B.map(|recipient| Mail::keyed("k").to(&[recipient]));
+    let reply = proxy.send(&a);
+    assert!(reply.starts_with("451 4.4.2 [IN-DOUBT]"), "{reply}");
+    let (mut first, mut second) = (proxy.client(), proxy.client());
+    let gate = upstream.gate(At::Dot);
+    first.start(&b);
+    gate.reached();
+    second.start(&a);
+    wait_for_a_duplicate(&proxy);
+    gate.open();
+    first.expect("250 2.0.0 queued as 2");
+    second.expect("451 4.5.0 [IN-FLIGHT] ");
+    assert_eq!(proxy.send(&a), "250 2.0.0 queued as 3");
 }

@@ -121,6 +121,10 @@ impl Verdict {
             }
             (Some(Share::Owed), Outcome::Deferred(_) | Outcome::Refused(_)) => None,
             (Some(Share::Delivered), _) => Some(Self::sent_earlier(dedup, landing.at, conflict)),
+            // Had it been tried again and accepted, it would be no doubt any more.
+            (Some(Share::Doubtful), Outcome::Accepted(_)) if dedup.in_doubt == InDoubt::Resend => {
+                Some(Self::still_in_flight())
+            }
             // It was tried again, and that is the reply.
             (Some(Share::Doubtful), _) if dedup.in_doubt == InDoubt::Resend => None,
             (Some(Share::Doubtful), _) => Some(Self::doubtful(dedup, landing.at, conflict)),
@@ -200,4 +204,28 @@ pub fn settled_at(record: &Record) -> Timestamp {
 
 fn duplicate_or(conflict: bool) -> DecisionOutcome {
     if conflict { DecisionOutcome::Conflict } else { DecisionOutcome::Duplicate }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::Marks;
+
+    /// One claim for a whole message: the flight was for another recipient, so its
+    /// acceptance says nothing of one in doubt.
+    #[test]
+    fn an_acceptance_for_others_is_none_for_one_in_doubt() {
+        for in_doubt in [InDoubt::Suppress, InDoubt::Resend, InDoubt::Hold] {
+            for on_duplicate in [OnDuplicate::Accept, OnDuplicate::Reject] {
+                let dedup = Dedup { in_doubt, on_duplicate, ..Dedup::default() };
+                let marks = Marks { delivered: vec![2], doubtful: vec![1], ..Marks::default() };
+                let outcome = Outcome::Accepted(Reply::new(250, "2.0.0 ok"));
+                let landing = Landing { outcome, at: Timestamp::default(), marks };
+                let verdict = Verdict::of_share(&dedup, &landing, 1, false).unwrap();
+                assert!(verdict.origin == Origin::Known, "{verdict:?}");
+                assert!(verdict.doubt || !verdict.reply.is_success(), "{verdict:?}");
+                assert!(Verdict::of_share(&dedup, &landing, 2, false).is_none());
+            }
+        }
+    }
 }
