@@ -40,6 +40,9 @@ impl Marks {
     /// and one that may have it still may, if a later attempt brings nothing.
     pub fn note(&mut self, mark: u64, share: Share) {
         let is_doubt = self.doubtful.contains(&mark);
+        if self.share(mark) == Some(share) {
+            return;
+        }
         if self.delivered.contains(&mark) || is_doubt && share == Share::Owed {
             return;
         }

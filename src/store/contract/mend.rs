@@ -1,11 +1,16 @@
 //! Forgetting, resolving, importing.
 
+use std::time::Duration;
+
 use super::{
-    Claimed, Engine, LEASE, Outcome, Record, Slot, Store, WINDOW, accepted, at, by_key, claim, deferred, id,
-    in_doubt, is_new, previous, refused, send, settle, settled, slot, token,
+    Claimed, Engine, LEASE, Outcome, Record, Slot, Store, WINDOW, accepted, at, by_key, claim, counted,
+    deferred, id, in_doubt, is_new, previous, refused, send, settle, settled, settlement, slot, token,
 };
+use crate::config::InDoubt;
 use crate::smtp::reply::Reply;
-use crate::store::{Change, Imported, Resolution, State, StoreFault};
+use crate::store::{
+    Change, Durability, Imported, Marks, Resolution, Settlement, State, StateName, StoreFault,
+};
 
 fn done(change: Change) -> Record {
     match change {
@@ -197,4 +202,117 @@ pub(crate) async fn an_import_unites_what_both_stores_know(engine: &dyn Engine) 
             store.close().await.unwrap();
         }
     }
+}
+
+/// A record without a window keeps its expiry: what was being sent elsewhere, and
+/// what a start finds.
+pub(crate) async fn a_record_without_a_window_keeps_its_expiry(engine: &dyn Engine) {
+    let (store, _) = engine.open(at(0)).await;
+    let mut foreign = Vec::new();
+    for number in [1, 2] {
+        assert!(is_new(&claim(&*store, 1, at(0), slot(number)).await));
+        store.commit(token(1), vec![id(number).into()], at(0)).await.unwrap();
+        if number == 2 {
+            settle(&*store, 1, at(0), number, accepted()).await.unwrap();
+        }
+        let bare = Record { window: Duration::ZERO, expires: at(500), ..record(&*store, number).await };
+        foreign.push(bare);
+        settle(&*store, 1, at(0), number, accepted()).await.ok();
+        store.forget(id(number), at(0)).await.unwrap();
+    }
+    store.import(foreign, at(9)).await.unwrap();
+    for number in [1, 2] {
+        let (record, _) = settled(claim(&*store, 2, at(10), slot(number)).await);
+        assert_eq!(record.expires, at(500));
+    }
+    store.close().await.unwrap();
+    if !engine.durable() {
+        return;
+    }
+    let (store, _) = engine.open(at(20)).await;
+    counted(&*store).await;
+    for number in [1, 2] {
+        let (record, _) = settled(claim(&*store, 3, at(21), slot(number)).await);
+        assert_eq!(record.expires, at(500));
+    }
+    store.close().await.unwrap();
+}
+
+/// The longer of two memories lasts over a restart.
+pub(crate) async fn the_longer_memory_lasts_over_a_restart(engine: &dyn Engine) {
+    let (store, _) = engine.open(at(0)).await;
+    let long = Slot { window: WINDOW * 24, ..slot(1) };
+    send(&*store, 1, at(0), long, in_doubt()).await;
+    let foreign = record(&*store, 1).await;
+    store.forget(id(1), at(0)).await.unwrap();
+    send(&*store, 2, at(1), slot(1), accepted()).await;
+    store.import(vec![foreign], at(2)).await.unwrap();
+    store.close().await.unwrap();
+    if !engine.durable() {
+        return;
+    }
+    let (store, _) = engine.open(at(3)).await;
+    counted(&*store).await;
+    let (record, _) = settled(claim(&*store, 3, at(4).plus(WINDOW * 23), slot(1)).await);
+    assert_eq!(record.expires, at(0).plus(WINDOW * 24));
+    store.close().await.unwrap();
+}
+
+/// One claim for a whole message: two stores that know of different recipients
+/// leave the doubt in doubt, so that it is sent again under `resend`, held under `hold`
+/// and can be resolved.
+pub(crate) async fn an_import_leaves_a_doubt_in_doubt(engine: &dyn Engine) {
+    let to = |recipient: u64| Slot { marks: vec![recipient], in_doubt: InDoubt::Resend, ..slot(1) };
+    let known = [
+        (1, accepted(), Marks { delivered: vec![1], ..Marks::default() }),
+        (2, in_doubt(), Marks { doubtful: vec![2], ..Marks::default() }),
+    ];
+    for here in 0..2 {
+        let (store, _) = engine.open(at(0)).await;
+        let send = async |(recipient, outcome, marks): (u64, Outcome, Marks)| {
+            assert!(is_new(&claim(&*store, recipient, at(recipient), to(recipient)).await));
+            let settled = vec![Settlement { marks, ..settlement(1, outcome) }];
+            store.settle(token(recipient), at(recipient), settled, Durability::Now).await.unwrap();
+        };
+        send(known[1 - here].clone()).await;
+        let foreign = record(&*store, 1).await;
+        store.forget(id(1), at(0)).await.unwrap();
+        send(known[here].clone()).await;
+        store.import(vec![foreign.clone()], at(3)).await.unwrap();
+        let again = store.import(vec![foreign], at(3)).await.unwrap();
+        assert_eq!(again.kept, 1);
+
+        let united = record(&*store, 1).await;
+        let marks = Marks { delivered: vec![1], doubtful: vec![2], ..Marks::default() };
+        assert_eq!(united.marks, marks);
+        assert_eq!((united.state.name(), united.series), (StateName::InDoubt, token(2)));
+        assert!(is_new(&claim(&*store, 9, at(4), to(2)).await), "a doubt is sent again");
+        store.release(token(9), vec![id(1)]).await.unwrap();
+        let change = store.resolve(id(1), Resolution::Sent, at(5)).await.unwrap();
+        assert!(matches!(change, Change::Done(record) if record.state.name() == StateName::Accepted));
+        store.forget(id(1), at(6)).await.unwrap();
+        store.close().await.unwrap();
+    }
+}
+
+/// What an import brings of some recipients stays, though an attempt at others
+/// was under way.
+pub(crate) async fn an_import_beneath_an_attempt_keeps_its_marks(engine: &dyn Engine) {
+    let to = |recipient: u64| Slot { marks: vec![recipient], ..slot(1) };
+    let delivered = |recipients: &[u64]| Marks { delivered: recipients.to_vec(), ..Marks::default() };
+    let (store, _) = engine.open(at(0)).await;
+    let send = async |recipient: u64| {
+        let settled = vec![Settlement { marks: delivered(&[recipient]), ..settlement(1, accepted()) }];
+        store.settle(token(recipient), at(recipient), settled, Durability::Now).await.unwrap();
+    };
+    assert!(is_new(&claim(&*store, 2, at(0), to(2)).await));
+    send(2).await;
+    let foreign = record(&*store, 1).await;
+    store.forget(id(1), at(0)).await.unwrap();
+    assert!(is_new(&claim(&*store, 1, at(0), to(1)).await));
+    store.import(vec![foreign], at(1)).await.unwrap();
+    send(1).await;
+    settled(claim(&*store, 3, at(3), to(2)).await);
+    settled(claim(&*store, 3, at(3), to(1)).await);
+    store.close().await.unwrap();
 }

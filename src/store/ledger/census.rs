@@ -158,8 +158,11 @@ impl<B: Backend> Ledger<B> {
     }
 
     /// Brings forward the end of a record that would outlast its window, counted
-    /// from now. Whether it did.
+    /// from now. Whether it did. One without a window keeps its end.
     fn shorten(&mut self, record: &Record) -> Result<bool, StoreFault> {
+        if record.window.is_zero() {
+            return Ok(false);
+        }
         let latest = self.now.map(|at| at.plus(remembered(record)));
         let Some(latest) = latest.filter(|latest| record.expires > *latest) else { return Ok(false) };
         if self.held.get(&record.id).is_some() {

@@ -8,7 +8,7 @@ use super::super::{
     Attempt, AttemptKind, Change, ClaimId, Imported, Outcome, Record, Resolution, Share, State, StateName,
     StoreFault,
 };
-use super::ending::End;
+use super::ending::{End, is_known};
 use super::held::Under;
 use super::{Backend, Ledger, end, expired};
 use crate::clock::Timestamp;
@@ -84,7 +84,11 @@ impl<B: Backend> Ledger<B> {
         }
         shorten(&mut record);
         if matches!(record.state, State::Committing { .. }) {
+            let expires = record.expires;
             end(&mut record, End::in_doubt(now, AttemptKind::Imported, IMPORTED));
+            if record.window.is_zero() {
+                record.expires = expires;
+            }
         }
         let stored = self.backend.get(&id)?;
         let live = stored.as_ref().filter(|stored| !expired(stored, now));
@@ -103,7 +107,7 @@ impl<B: Backend> Ledger<B> {
         self.remove_stale(&united, mark, under.as_ref())?;
         match self.held.get_mut(&id) {
             // It lies under an attempt that is under way, and is counted as that.
-            Some(held) => held.under = Some(Under::of(&united)),
+            Some(held) => held.lie_over(&united),
             None => {
                 self.figures.covered(&id, under.as_ref());
                 self.figures.shown(&id, united.state.name(), &united.tenant);
@@ -118,8 +122,17 @@ impl<B: Backend> Ledger<B> {
 /// the rest, the longer memory, the marks of both.
 fn unite(one: Record, other: Record) -> Record {
     let order = |record: &Record| (rank(record), record.last_seen);
-    let (mut most, least) = if order(&other) > order(&one) { (other, one) } else { (one, other) };
-    most.marks.unite(&least.marks);
+    let (mut most, mut least) = if order(&other) > order(&one) { (other, one) } else { (one, other) };
+    // Without marks it is about all recipients.
+    if !is_known(&most) || !most.marks.is_empty() {
+        most.marks.unite(&least.marks);
+    }
+    if !most.marks.doubtful.is_empty() && rank(&most) > rank(&least) && is_known(&least) {
+        // The doubt about some stays, beside what others have received.
+        least.marks.clone_from(&most.marks);
+        std::mem::swap(&mut most, &mut least);
+    }
+    most.window = most.window.max(least.window);
     most.expires = most.expires.max(least.expires);
     most.first_seen = most.first_seen.min(least.first_seen);
     most.last_seen = most.last_seen.max(least.last_seen);
