@@ -198,8 +198,10 @@ impl From<&Record> for RecordView {
                 State::Committing { holder } => Some(token_text(holder)),
                 State::Pending { .. } | State::Settled(_) => None,
             },
-            // Nothing but a resend asks for it.
-            series: (record.state.name() == StateName::InDoubt).then(|| token_text(record.series)),
+            // Nothing but a resend asks for it. What is being committed is in doubt
+            // where it is imported.
+            series: matches!(record.state.name(), StateName::InDoubt | StateName::Committing)
+                .then(|| token_text(record.series)),
         }
     }
 }

@@ -245,3 +245,16 @@ fn a_wrong_member_is_named() {
         assert!(fault.starts_with(&format!("the member {member} is ")), "{fault}");
     }
 }
+
+/// It may be in doubt where it is imported. A resend of it is then the same e-mail
+/// to a provider that honours keys.
+#[test]
+fn an_attempt_under_way_keeps_its_series() {
+    for state in [
+        State::Committing { holder: Token { owner: 7, attempt: 9 } },
+        State::Settled(Outcome::InDoubt(Reply::new(451, "4.4.2 [IN-DOUBT] no answer"))),
+    ] {
+        let record = Record { state, series: Token { owner: 7, attempt: 8 }, ..some() };
+        assert_eq!(Record::try_from(&RecordView::from(&record)), Ok(record));
+    }
+}
