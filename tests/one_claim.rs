@@ -60,6 +60,26 @@ fn another_text_that_reached_no_recipient_leaves_the_first_as_it_was() {
     assert_eq!(all(&upstream), [["a@b.test"], ["b@b.test"]]);
 }
 
+/// An attempt at one recipient is refused. A retry for another one, who was only
+/// deferred, waits for it. The upstream never refused that one.
+#[test]
+fn a_refusal_of_one_is_none_of_another_who_waits() {
+    let upstream = Upstream::start();
+    let proxy = of_messages(&upstream, "");
+    once_busy(&upstream, &["a"]);
+    let [a, b] = A_AND_B.map(|recipient| Mail::keyed("k").to(&[recipient]));
+    assert_eq!(proxy.send(&a), "450 4.2.1 busy");
+    let (mut first, mut second) = (proxy.client(), proxy.client());
+    let gate = upstream.gate(At::Dot);
+    first.start(&b);
+    gate.reached();
+    second.start(&a);
+    wait_for_a_duplicate(&proxy);
+    gate.say("550 5.7.1 not for b");
+    first.expect("550 5.7.1 not for b");
+    second.expect("451 4.5.0 [IN-FLIGHT] ");
+}
+
 /// A recipient is in doubt, to be sent to again. A retry waits for a flight that is for
 /// another recipient, whose acceptance says nothing of the first.
 #[test]

@@ -152,6 +152,7 @@ impl Attempt<'_> {
             let slot = &one.claim.slot;
             let mut settlement = Settlement {
                 marks: one.marks_after(ours()),
+                tried: ours().filter_map(|(index, _)| one.claim.mark(index)).collect(),
                 ..Settlement::new(slot.id, outcome, sent.upstream.clone())
             };
             settlement.heard = receipt::presumed_heard(slot, &settlement);

@@ -19,6 +19,9 @@ pub struct Landing {
     pub at: Timestamp,
     /// With one claim for a whole message: what is known of its recipients.
     pub marks: Marks,
+    /// With one claim for a whole message: the marks of those whom the flight was
+    /// for. `None` where that is not known.
+    pub tried: Option<Vec<u64>>,
 }
 
 /// One attempt at one claim. A claim that was taken over is two flights: the
@@ -118,7 +121,7 @@ mod tests {
 
     fn landing() -> Landing {
         let outcome = Outcome::Accepted(Reply::new(250, "2.0.0 ok"));
-        Landing { outcome, at: Timestamp::default(), marks: Marks::default() }
+        Landing { outcome, at: Timestamp::default(), marks: Marks::default(), tried: None }
     }
 
     #[tokio::test]

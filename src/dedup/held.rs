@@ -277,7 +277,7 @@ impl Ledger {
         };
         for settlement in settlements {
             let (outcome, marks) = (settlement.outcome.clone(), settlement.marks.clone());
-            let landing = Landing { outcome, at, marks };
+            let landing = Landing { outcome, at, marks, tried: Some(settlement.tried.clone()) };
             self.flights.land(settlement.id, self.token, landing);
         }
         written
@@ -318,6 +318,7 @@ impl Ledger {
             kind: AttemptKind::Panic,
             heard: false,
             upstream: String::new(),
+            tried: held.claim.slot.marks,
             marks: held.expected,
         };
         self.write_until_done(at, claims.into_iter().map(doubt).collect(), Durability::Soon).await;

@@ -356,7 +356,7 @@ fn landing_of(record: &Record) -> Option<Landing> {
     match &record.state {
         State::Settled(outcome) => {
             let at = record.settled_at.unwrap_or(record.last_seen);
-            Some(Landing { outcome: outcome.clone(), at, marks: record.marks.clone() })
+            Some(Landing { outcome: outcome.clone(), at, marks: record.marks.clone(), tried: None })
         }
         _ => None,
     }

@@ -119,7 +119,13 @@ impl Verdict {
             (Some(Share::Delivered), Outcome::Accepted(_)) | (Some(Share::Doubtful), Outcome::InDoubt(_)) => {
                 None
             }
-            (Some(Share::Owed), Outcome::Deferred(_) | Outcome::Refused(_)) => None,
+            (Some(Share::Owed), Outcome::Deferred(_)) => None,
+            // A refusal is the last word: only for those whom the flight was for.
+            (Some(Share::Owed), Outcome::Refused(_))
+                if landing.tried.as_ref().is_some_and(|tried| tried.contains(&mark)) =>
+            {
+                None
+            }
             (Some(Share::Delivered), _) => Some(Self::sent_earlier(dedup, landing.at, conflict)),
             // Had it been tried again and accepted, it would be no doubt any more.
             (Some(Share::Doubtful), Outcome::Accepted(_)) if dedup.in_doubt == InDoubt::Resend => {
@@ -220,7 +226,7 @@ mod tests {
                 let dedup = Dedup { in_doubt, on_duplicate, ..Dedup::default() };
                 let marks = Marks { delivered: vec![2], doubtful: vec![1], ..Marks::default() };
                 let outcome = Outcome::Accepted(Reply::new(250, "2.0.0 ok"));
-                let landing = Landing { outcome, at: Timestamp::default(), marks };
+                let landing = Landing { outcome, at: Timestamp::default(), marks, tried: None };
                 let verdict = Verdict::of_share(&dedup, &landing, 1, false).unwrap();
                 assert!(verdict.origin == Origin::Known, "{verdict:?}");
                 assert!(verdict.doubt || !verdict.reply.is_success(), "{verdict:?}");

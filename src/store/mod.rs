@@ -190,6 +190,9 @@ pub struct Settlement {
     /// With one claim for a whole message: what is known of its recipients from
     /// now on. Replaces what the record says.
     pub marks: Marks,
+    /// With one claim for a whole message: the marks of those whom this attempt
+    /// was for. It is for those who wait, and not stored.
+    pub tried: Vec<u64>,
 }
 
 impl Settlement {
@@ -197,7 +200,15 @@ impl Settlement {
     /// there for the reply.
     pub fn new(id: ClaimId, outcome: Outcome, upstream: impl Into<String>) -> Self {
         let kind = AttemptKind::of(&outcome);
-        Self { id, outcome, kind, heard: true, upstream: upstream.into(), marks: Marks::default() }
+        Self {
+            id,
+            outcome,
+            kind,
+            heard: true,
+            upstream: upstream.into(),
+            marks: Marks::default(),
+            tried: Vec::new(),
+        }
     }
 }
 
