@@ -26,12 +26,15 @@ enum Part {
     Late(Late),
 }
 
+/// Gives a text for the recipients at these places of the envelope.
+type TextFor = dyn Fn(&[usize]) -> String + Send + Sync;
+
 /// Octets that depend on which recipients the upstream takes, of a length that
 /// does not.
 #[derive(Clone)]
 pub struct Late {
     len: usize,
-    text: Arc<dyn Fn(&[usize]) -> String + Send + Sync>,
+    text: Arc<TextFor>,
 }
 
 impl Late {

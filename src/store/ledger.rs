@@ -21,6 +21,7 @@
 //! [`OnConflict::Relay`]: crate::config::OnConflict::Relay
 
 mod backend;
+mod beneath;
 mod census;
 mod ending;
 mod former;
@@ -135,29 +136,6 @@ impl<B: Backend> Ledger<B> {
         let Some(touch) = verdict.touch() else { return self.claim_over(request, slot) };
         held.record.touch(request.at, &slot.client, touch);
         Ok(verdict.answer(held.record.clone()))
-    }
-
-    /// The answer of what lies beneath a pending claim of another text, where that
-    /// is the slot's own e-mail: the pending one has sent nothing yet.
-    fn answered_beneath(
-        &mut self,
-        request: &ClaimRequest,
-        slot: &Slot,
-    ) -> Result<Option<Claimed>, StoreFault> {
-        let is_another = |record: &Record| {
-            record.state.name() == StateName::Pending && record.fingerprint != slot.fingerprint
-        };
-        if !self.held.get(&slot.id).is_some_and(is_another) {
-            return Ok(None);
-        }
-        let own = |record: &Record| !expired(record, request.at) && record.fingerprint == slot.fingerprint;
-        let beneath = self.known_beneath(&slot.id)?.map(|before| before.record);
-        let Some(mut record) = beneath.filter(own) else { return Ok(None) };
-        let verdict = judge(&record, slot, request.token);
-        let Some(touch) = verdict.touch() else { return Ok(None) };
-        record.touch(request.at, &slot.client, touch);
-        self.backend.put(&record)?;
-        Ok(Some(verdict.answer(record)))
     }
 
     /// Nobody holds the id.
@@ -286,14 +264,6 @@ impl<B: Backend> Ledger<B> {
         self.figures.shown(&settlement.id, ended.record.state.name(), &ended.record.tenant);
         self.settled.remember(settlement.id, token, ());
         Ok(())
-    }
-
-    /// The record that lies under a claim, where the upstream has its message for
-    /// any recipient or may have it.
-    fn known_beneath(&self, id: &ClaimId) -> Result<Option<Before>, StoreFault> {
-        let Some(under) = self.held.under(id).filter(|under| under.lasts) else { return Ok(None) };
-        let continued = under.continued;
-        Ok(self.backend.get(id)?.map(|record| Before { record, continued }))
     }
 
     fn already_settled(&self, token: Token, settlement: &Settlement) -> Result<bool, StoreFault> {
