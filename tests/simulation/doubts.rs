@@ -29,15 +29,19 @@ impl Rules<'_> {
         let has = |to: usize| history.about(mail.event()).any(|of| of.accepted(to).is_some());
         let no_matter = |to: &usize| may_be(*to) || weightless && has(*to);
         let needs_no_list = self.is_whole() || mail.recipients.iter().all(no_matter);
+        // It may be sent again meanwhile, for another or by the policy of before.
+        let now = submission.ended.unwrap_or(Ms::MAX);
+        let may_be_in_flight =
+            self.is_whole() || Self::ever(history, 0, now, |policy| policy.in_doubt == "resend");
         for to in mail.recipients.iter().filter(|to| self.must_be_told(history, number, **to)) {
             let mailbox = format!("<{}@to.test>", name(*to));
             let says = |line: &String| line.contains("[IN-DOUBT]") || line.contains("outcome unconfirmed");
             let named = |line: &String| says(line) && line.contains(&mailbox);
-            let in_flight = self.is_whole() && answer.contains("[IN-FLIGHT]");
-            let told = match needs_no_list {
-                true => in_flight || answer.lines.iter().any(says),
-                false => answer.lines.iter().any(named),
-            };
+            let told = may_be_in_flight && answer.contains("[IN-FLIGHT]")
+                || match needs_no_list {
+                    true => answer.lines.iter().any(says),
+                    false => answer.lines.iter().any(named),
+                };
             if !told {
                 return Err(format!(
                     "{} of {} is in doubt, and the client is not told",

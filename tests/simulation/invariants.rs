@@ -137,11 +137,13 @@ impl Rules<'_> {
             let concerns = self.is_whole() || other.recipients.contains(&to);
             other.event() == mail.event() && other.text != mail.text && concerns
         };
+        // One that was committing at a crash may have been sent, for all that is known.
+        let may_have = |of: &Transaction, to: usize| of.is_completed() || self.is_doubtful(history, of, to);
         let was_sent = |of: &Transaction| {
+            let mut taken = of.recipients.iter().filter(|(other, _)| of.takes(*other));
             is_other(history.mail(of))
                 && of.begun <= second.begun
-                && (of.takes(to) || self.is_whole())
-                && of.is_completed()
+                && taken.any(|(other, _)| (*other == to || self.is_whole()) && may_have(of, *other))
         };
         let complete = history.submissions[second.submission].complete.unwrap_or(second.begun);
         let under_way =

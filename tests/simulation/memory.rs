@@ -19,14 +19,14 @@ impl Rules<'_> {
         }
         let unheard = self.policy().unheard_window;
         let remembered = !without("unheard")
-            && Self::is_unheard(history, first, to, now)
+            && self.is_unheard(history, first, to, now)
             && !self.wall.may_have_passed(unheard, first.begun, now);
         !remembered
     }
 
     /// Whether nobody was told for good what became of an attempt that the
     /// recipient may have the message from.
-    fn is_unheard(history: &History, of: &Transaction, to: usize, now: Ms) -> bool {
+    fn is_unheard(&self, history: &History, of: &Transaction, to: usize, now: Ms) -> bool {
         if history.disk_was_bad || !(of.is_completed() && of.takes(to)) {
             return false;
         }
@@ -35,7 +35,7 @@ impl Rules<'_> {
         let knows = |(number, one): (usize, &Submission)| {
             number != of.submission
                 && one.mail.event() == mail.event()
-                && one.mail.recipients.contains(&to)
+                && (self.is_whole() || one.mail.recipients.contains(&to))
                 && one.complete.is_some_and(|complete| complete < now)
                 && one.answer.as_ref().is_some_and(|answer| !answer.is_transient())
         };
