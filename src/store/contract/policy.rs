@@ -296,3 +296,20 @@ pub(crate) async fn the_end_of_a_takeover_keeps_the_marks_of_others(engine: &dyn
         store.close().await.unwrap();
     }
 }
+
+/// A claim that was taken over while its holder lives is no doubt yet to its own
+/// duplicate, though another text is about to be sent.
+pub(crate) async fn a_duplicate_of_what_was_taken_over_does_not_pass_for_sent(engine: &dyn Engine) {
+    let (store, _) = engine.open(at(0)).await;
+    assert!(is_new(&claim(&*store, 1, at(0), slot(1)).await));
+    store.commit(token(1), vec![id(1).into()], at(0)).await.unwrap();
+    assert!(is_new(&claim(&*store, 2, at(1), other(OnConflict::Relay)).await));
+    let own = || Slot { on_conflict: OnConflict::Relay, ..slot(1) };
+    let answer = claim(&*store, 3, at(2), own()).await;
+    let Claimed::InFlight { record, conflict: false } = answer else { panic!("{answer:?}") };
+    assert_eq!(record.state, State::Committing { holder: token(1) });
+    settle(&*store, 1, at(3), 1, in_doubt()).await.unwrap();
+    let (record, _) = settled(claim(&*store, 4, at(4), own()).await);
+    assert_eq!(record.state, State::Settled(in_doubt()), "its holder does not know either");
+    store.close().await.unwrap();
+}

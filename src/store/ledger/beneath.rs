@@ -1,6 +1,6 @@
 //! What is known of an id beneath a claim that an attempt holds.
 
-use super::super::{ClaimId, ClaimRequest, Claimed, Record, Slot, StateName, StoreFault};
+use super::super::{ClaimId, ClaimRequest, Claimed, Record, Slot, State, StateName, StoreFault};
 use super::ending::Before;
 use super::judge::judge;
 use super::{Backend, Ledger, expired};
@@ -26,6 +26,11 @@ impl<B: Backend> Ledger<B> {
         let Some(touch) = verdict.touch() else { return Ok(None) };
         record.touch(request.at, &slot.client, touch);
         self.backend.put(&record)?;
+        if let Some(holder) = self.overtaken_holder(&record) {
+            // Its holder mostly learns the outcome yet: until then it is no doubt.
+            let record = Box::new(Record { state: State::Committing { holder }, ..record });
+            return Ok(Some(Claimed::InFlight { record, conflict: false }));
+        }
         Ok(Some(verdict.answer(record)))
     }
 

@@ -33,6 +33,11 @@ impl<T> Recent<T> {
         }
     }
 
+    /// Who was the last, and what is to be known of it.
+    pub(super) fn last(&self, id: &ClaimId) -> Option<(Token, &T)> {
+        self.settlers.get(id).map(|(settler, known)| (*settler, known))
+    }
+
     pub(super) fn of(&self, id: &ClaimId, token: Token) -> Option<&T> {
         self.settlers.get(id).filter(|(settler, _)| *settler == token).map(|(_, known)| known)
     }

@@ -50,6 +50,13 @@ impl<B: Backend> Ledger<B> {
         Ok(self.begin(request, slot, Some(held.record), held.under))
     }
 
+    /// Who was committing what is in doubt now, and has not told its outcome yet.
+    pub(super) fn overtaken_holder(&self, record: &Record) -> Option<Token> {
+        let (holder, overtaken) = self.overtaken.last(&record.id)?;
+        let is_its_own = overtaken.text == record.fingerprint && doubt_of_takeover(record).is_some();
+        is_its_own.then_some(holder)
+    }
+
     /// What became of a claim that was taken over takes the place of the doubt
     /// that was left for it, if that is there still. Whether it was.
     pub(super) fn correct(
