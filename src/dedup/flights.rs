@@ -19,8 +19,8 @@ pub struct Landing {
     pub at: Timestamp,
     /// With one claim for a whole message: what is known of its recipients.
     pub marks: Marks,
-    /// With one claim for a whole message: the marks of those whom the flight was
-    /// for. `None` where that is not known.
+    /// With one claim for a whole message: the marks of the recipients of the
+    /// flight. `None` where they are not known.
     pub tried: Option<Vec<u64>>,
 }
 

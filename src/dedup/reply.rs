@@ -6,8 +6,8 @@ use crate::smtp::reply::{Class, Reply};
 
 use super::verdict::{Fate, Origin};
 
-/// The message's one reply. Where some recipients are in doubt it says so, and
-/// names them: else the client could not know whom to look after.
+/// The message's one reply. Where some recipients are in doubt, it says so and
+/// names them. Else the client could not know which recipients to look after.
 pub(super) fn combine(fates: &[Fate], on_partial: OnPartial) -> Reply {
     let some_fresh = fates.iter().any(is_fresh);
     let weighs = |fate: &&Fate| !some_fresh || fate.result.origin != Origin::RejectedDuplicate;

@@ -120,7 +120,7 @@ impl Verdict {
                 None
             }
             (Some(Share::Owed), Outcome::Deferred(_)) => None,
-            // A refusal is the last word: only for those whom the flight was for.
+            // A refusal is the last word, for the recipients of the flight alone.
             (Some(Share::Owed), Outcome::Refused(_))
                 if landing.tried.as_ref().is_some_and(|tried| tried.contains(&mark)) =>
             {

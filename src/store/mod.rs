@@ -180,7 +180,7 @@ pub struct Settlement {
     /// What the upstream finally answered. The claim stays in doubt beside it
     /// as long as `marks` has a doubt.
     pub outcome: Outcome,
-    /// How the attempt ended; beside a doubt, what caused it.
+    /// How the attempt ended, and what caused a doubt.
     pub kind: AttemptKind,
     /// Whether the client received the final reply, as far as is known yet. The
     /// claim is remembered for [`Slot::unheard_window`] at least where it did not.
@@ -190,8 +190,8 @@ pub struct Settlement {
     /// With one claim for a whole message: what is known of its recipients from
     /// now on. Replaces what the record says.
     pub marks: Marks,
-    /// With one claim for a whole message: the marks of those whom this attempt
-    /// was for. It is for those who wait, and not stored.
+    /// With one claim for a whole message: the marks of the recipients of this
+    /// attempt. Waiting duplicates need them; the store does not keep them.
     pub tried: Vec<u64>,
 }
 
