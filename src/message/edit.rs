@@ -38,6 +38,8 @@ impl Edits {
                     || late.is_some_and(|(replaced, _)| replaced.eq_ignore_ascii_case(name)))
         };
 
+        let mut rendition = Rendition::new();
+        rendition.set_eight_bit(eight_bit);
         let mut front = Vec::new();
         if !headers.oversigns("received") {
             front.extend_from_slice(self.received.as_bytes());
@@ -46,6 +48,12 @@ impl Edits {
             front.extend_from_slice(field);
             front.extend_from_slice(b"\r\n");
         }
+        if let Some((name, value)) = late {
+            front.extend_from_slice(format!("{name}: ").as_bytes());
+            rendition.push_bytes(front.into());
+            rendition.push_late(value.clone());
+            front = b"\r\n".to_vec();
+        }
         if !is_signed(&MAILBOX_LINE.to_ascii_lowercase()) {
             for line in headers.mailbox_lines() {
                 front.extend_from_slice(format!("{MAILBOX_LINE}: ").as_bytes());
@@ -53,16 +61,8 @@ impl Edits {
             }
         }
         let mut kept = headers.without(drop);
-        let has_front = late.is_some() || !front.is_empty();
-        if kept.is_empty() && has_front && begins_body(&content.head()[headers.len()..]) {
+        if kept.is_empty() && !front.is_empty() && begins_body(&content.head()[headers.len()..]) {
             front.extend_from_slice(b"\r\n");
-        }
-        let mut rendition = Rendition::new();
-        rendition.set_eight_bit(eight_bit);
-        if let Some((name, value)) = late {
-            rendition.push_bytes(format!("{name}: ").into());
-            rendition.push_late(value.clone());
-            rendition.push_bytes("\r\n".into());
         }
         rendition.push_bytes(front.into());
         // The last stretch and what follows it are one where nothing is
