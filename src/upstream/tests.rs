@@ -3,6 +3,7 @@
 mod auth;
 mod certs;
 mod health;
+mod histories;
 mod login;
 mod names;
 mod pooling;
