@@ -7,7 +7,7 @@ use super::{
     is_new, send, settlement, slot, token,
 };
 use crate::clock::Timestamp;
-use crate::store::{Heard, Reception, Record, Slot, Store};
+use crate::store::{Heard, Marks, Reception, Record, Slot, State, Store};
 
 const UNHEARD: Duration = WINDOW.saturating_mul(24);
 
@@ -150,6 +150,25 @@ pub(crate) async fn a_note_reaches_the_record_beneath_a_claim(engine: &dyn Engin
     super::settle(&*store, 3, at(9), 1, accepted()).await.unwrap();
     assert_eq!(store.sweep(at(9).plus(WINDOW), 10).await.unwrap(), 1);
     assert_eq!(store.sweep(at(9).plus(UNHEARD), 10).await.unwrap(), 0);
+    store.close().await.unwrap();
+}
+
+/// One claim for a whole message: a note about the first recipient's client comes
+/// while the message is sent to the second one.
+pub(crate) async fn a_note_leaves_a_claim_what_it_goes_on_with(engine: &dyn Engine) {
+    let to = |recipient: u64| Slot { marks: vec![recipient], ..content(1) };
+    let (store, _) = engine.open(at(0)).await;
+    assert!(is_new(&claim(&*store, 1, at(7), to(1)).await));
+    let delivered = Marks { delivered: vec![1], ..Marks::default() };
+    let first = Settlement { heard: false, marks: delivered.clone(), ..settlement(1, accepted()) };
+    store.settle(token(1), at(7), vec![first], Durability::Now).await.unwrap();
+    assert!(is_new(&claim(&*store, 2, at(8), to(2)).await));
+    note(&*store, 1, received(at(7)));
+    let marks = Marks { owed: vec![2], ..delivered };
+    let second = Settlement { marks: marks.clone(), ..settlement(1, deferred()) };
+    store.settle(token(2), at(9), vec![second], Durability::Now).await.unwrap();
+    let record = store.get(id(1), at(9)).await.unwrap().unwrap();
+    assert_eq!((record.state, record.marks), (State::Settled(accepted()), marks));
     store.close().await.unwrap();
 }
 

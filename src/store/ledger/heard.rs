@@ -24,7 +24,7 @@ impl<B: Backend> Ledger<B> {
         self.write_settled(&after, mark, Some(&under))?;
         self.remove_stale(&after, mark, Some(&under))?;
         if let Some(held) = self.held.get_mut(&id) {
-            held.under = Some(Under::of(&after));
+            held.lie_over(&after);
         }
         Ok(())
     }
