@@ -115,20 +115,22 @@ impl Verdict {
         if landing.marks.is_empty() {
             return None;
         }
+        let was_tried = landing.tried.as_ref().is_some_and(|tried| tried.contains(&mark));
         match (landing.marks.share(mark), &landing.outcome) {
             (Some(Share::Delivered), Outcome::Accepted(_)) | (Some(Share::Doubtful), Outcome::InDoubt(_)) => {
                 None
             }
             (Some(Share::Owed), Outcome::Deferred(_)) => None,
             // A refusal is the last word, for the recipients of the flight alone.
-            (Some(Share::Owed), Outcome::Refused(_))
-                if landing.tried.as_ref().is_some_and(|tried| tried.contains(&mark)) =>
-            {
-                None
-            }
+            (Some(Share::Owed), Outcome::Refused(_)) if was_tried => None,
             (Some(Share::Delivered), _) => Some(Self::sent_earlier(dedup, landing.at, conflict)),
             // Had it been tried again and accepted, it would be no doubt any more.
             (Some(Share::Doubtful), Outcome::Accepted(_)) if dedup.in_doubt == InDoubt::Resend => {
+                Some(Self::still_in_flight())
+            }
+            (Some(Share::Doubtful), Outcome::Refused(_))
+                if dedup.in_doubt == InDoubt::Resend && !was_tried =>
+            {
                 Some(Self::still_in_flight())
             }
             // It was tried again, and that is the reply.
@@ -232,6 +234,20 @@ mod tests {
                 assert!(verdict.doubt || !verdict.reply.is_success(), "{verdict:?}");
                 assert!(Verdict::of_share(&dedup, &landing, 2, false).is_none());
             }
+        }
+    }
+
+    /// A refusal is the last word. It is told only to those whom the flight was for.
+    #[test]
+    fn a_refusal_of_others_is_none_of_one_in_doubt() {
+        let dedup = Dedup { in_doubt: InDoubt::Resend, ..Dedup::default() };
+        let marks = Marks { owed: vec![2], doubtful: vec![1], ..Marks::default() };
+        let outcome = Outcome::Refused(Reply::new(550, "5.1.1 no such user"));
+        for (tried, told) in [(None, true), (Some(vec![2]), true), (Some(vec![1, 2]), false)] {
+            let (outcome, marks) = (outcome.clone(), marks.clone());
+            let landing = Landing { outcome, at: Timestamp::default(), marks, tried };
+            let verdict = Verdict::of_share(&dedup, &landing, 1, false);
+            assert_eq!(verdict.is_some_and(|verdict| verdict.reply.code() == 451), told);
         }
     }
 }
