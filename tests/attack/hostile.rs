@@ -110,10 +110,9 @@ const BEFORE_THE_DOT: [(&str, Script); 29] = [
     }),
     ("half an acceptance before the dot", |talk| {
         talk.greet()?;
-        talk.envelope()?;
-        talk.say("250 2.0.0 ta")?;
-        talk.lines(2)?;
-        Ok(())
+        talk.lines(3)?;
+        // One write, so the proxy reads all of it before it sends content.
+        talk.say("250 a\r\n250 b\r\n354 c\r\n250 2.0.0 ta")
     }),
     ("the end at the envelope", |talk| {
         talk.greet()?;
