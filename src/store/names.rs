@@ -67,6 +67,15 @@ impl Names {
         }
     }
 
+    /// These, and those of a later attempt where the first had none.
+    #[must_use]
+    pub fn or(&self, later: &Self) -> Self {
+        Self {
+            message_id: self.message_id.as_ref().or(later.message_id.as_ref()).cloned(),
+            date: self.date.as_ref().or(later.date.as_ref()).cloned(),
+        }
+    }
+
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.message_id.is_none() && self.date.is_none()

@@ -184,9 +184,10 @@ impl Rules<'_> {
     }
 }
 
-/// The transactions whose replies a text quotes.
+/// The transactions whose replies a text quotes: `#13.`, where the dot shows that
+/// the number is not cut.
 pub fn quoted(text: &str) -> impl Iterator<Item = usize> {
-    text.split('#').skip(1).filter_map(|rest| {
-        rest.split(|c: char| !c.is_ascii_digit()).next().and_then(|digits| digits.parse().ok())
-    })
+    text.split('#')
+        .skip(1)
+        .filter_map(|rest| rest.split_once('.').and_then(|(digits, _)| digits.parse().ok()))
 }

@@ -73,7 +73,12 @@ impl Rules<'_> {
         {
             return self.is_in_doubt(history, last, to, now);
         }
-        if Self::ever(history, complete, now, |policy| policy.in_doubt == "resend") {
+        // It takes the result of the attempt that it waits for, by that one's policy.
+        let waits_for =
+            |one: &&Submission| one.mail.event() == mail.event() && one.may_be_under_way(complete, now);
+        let begun = history.submissions.iter().filter(waits_for).filter_map(|one| one.complete);
+        let from = begun.min().unwrap_or(complete).min(complete);
+        if Self::ever(history, from, now, |policy| policy.in_doubt == "resend") {
             return false;
         }
         let about = || history.about(mail.event()).filter(|of| of.takes(to) && of.granted.is_some());

@@ -76,15 +76,20 @@ impl Rules<'_> {
             {
                 continue;
             }
+            // Under `suppress` both texts were one e-mail, and the claim stands for either.
             let differs = is_other
                 && !without("united")
+                && !Self::decided_by(history, first, |policy| policy.on_conflict == "suppress")
                 && Self::decided_by(history, second, |policy| policy.on_conflict == "reject");
             let resent = Self::decided_by(history, second, |policy| policy.in_doubt == "resend")
                 && self.is_doubtful(history, first, *to);
             if !resent || differs {
                 return Err(format!("{} got {} twice", name(*to), mail.name()));
             }
-            if self.plan.provider.is_some() && !is_other && first.is_to_the_same(second) {
+            let is_released =
+                |(to, _): &(usize, u16)| Self::reopened(history, mail.event(), *to, first.begun, last);
+            let is_one = first.is_to_the_same(second) && !second.recipients.iter().any(is_released);
+            if self.plan.provider.is_some() && !is_other && is_one {
                 return Err(format!(
                     "{} got {} twice of a provider that honours keys",
                     name(*to),

@@ -20,8 +20,21 @@ impl Rules<'_> {
         let unheard = self.policy().unheard_window;
         let remembered = !without("unheard")
             && self.is_unheard(history, first, to, now)
+            && !self.is_superseded(history, first, to, now)
             && !self.wall.may_have_passed(unheard, first.begun, now);
         !remembered
+    }
+
+    /// Whether a later attempt was accepted in the place of `first`, its client
+    /// was told so, and its window may be over.
+    fn is_superseded(&self, history: &History, first: &Transaction, to: usize, now: Ms) -> bool {
+        history.about(history.mail(first).event()).any(|later| {
+            later.begun > first.begun
+                && later.takes(to)
+                && later.decided.is_some_and(|(_, code)| code / 100 == 2)
+                && !self.is_unheard(history, later, to, now)
+                && self.may_have_passed(later.begun, now)
+        })
     }
 
     /// Whether nobody was told for good what became of an attempt that the

@@ -135,7 +135,7 @@ impl Server {
                 Err(Gone)
             }
             Some(code) => {
-                let text = format!("{}.1.1 to={} refused #{current}", code / 100, name(to));
+                let text = format!("{}.1.1 to={} refused #{current}.", code / 100, name(to));
                 self.decisive(current, code, &text).await
             }
             None => self.reply(250, "2.1.5 recipient ok").await,
@@ -214,7 +214,7 @@ impl Server {
             return Err(Gone);
         }
         self.hesitate().await;
-        self.decisive(current, code, &format!("{}.0.0 decided #{said}", code / 100)).await?;
+        self.decisive(current, code, &format!("{}.0.0 decided #{said}.", code / 100)).await?;
         self.ended();
         if code == 421 { Err(Gone) } else { Ok(()) }
     }

@@ -83,6 +83,7 @@ macro_rules! contract_suite {
             policy::the_end_of_a_takeover_keeps_the_marks_of_others,
             policy::in_doubt_follows_the_slot,
             policy::a_resend_keeps_the_first_message_id,
+            policy::a_resend_keeps_a_name_that_only_a_later_attempt_had,
             policy::a_lapsed_resend_uncovers_the_doubt,
             policy::what_is_known_outlasts_an_attempt_that_sends_nothing,
             policy::what_lies_beneath_a_pending_claim_answers_its_own_retry,

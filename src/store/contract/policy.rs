@@ -163,6 +163,25 @@ pub(crate) async fn a_resend_keeps_the_first_message_id(engine: &dyn Engine) {
     store.close().await.unwrap();
 }
 
+/// A name that the first attempt in doubt lacked is that of the next attempt, so
+/// that a third one is the same message as the second.
+pub(crate) async fn a_resend_keeps_a_name_that_only_a_later_attempt_had(engine: &dyn Engine) {
+    let (store, _) = engine.open(at(0)).await;
+    let (id_field, date) = (Some("<one@example.com>"), Some("Sat, 21 Nov 2026 08:15:00 +0000"));
+    for (attempt, names) in [
+        (1, Names::default()),
+        (2, Names::of_texts(id_field, None)),
+        (3, Names::of_texts(Some("<three@example.com>"), date)),
+        (4, Names::of_texts(Some("<four@example.com>"), Some("Sun, 22 Nov 2026 08:15:00 +0000"))),
+    ] {
+        let slot = Slot { names, ..resend("") };
+        send(&*store, attempt, at(attempt), slot, in_doubt()).await;
+    }
+    let record = store.get(id(1), at(4)).await.unwrap().unwrap();
+    assert_eq!(record.names, Names::of_texts(id_field, date));
+    store.close().await.unwrap();
+}
+
 pub(crate) async fn a_lapsed_resend_uncovers_the_doubt(engine: &dyn Engine) {
     let (store, _) = engine.open(at(0)).await;
     send(&*store, 1, at(0), slot(1), in_doubt()).await;

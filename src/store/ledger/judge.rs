@@ -82,9 +82,9 @@ pub(super) fn begin(
     let fresh = fresh(slot, token, at, lease_until);
     let Some(previous) = previous else { return fresh };
     // A resend stays what it was to mailboxes and providers, however often it
-    // is tried.
+    // is tried. A name that the first attempt lacked is that of the next.
     let (names, series, fingerprint) = match previous.is_resent_as(slot) {
-        true => (previous.names.clone(), previous.series, previous.fingerprint),
+        true => (previous.names.or(&fresh.names), previous.series, previous.fingerprint),
         false => (fresh.names, fresh.series, fresh.fingerprint),
     };
     Record {
