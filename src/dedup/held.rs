@@ -71,10 +71,10 @@ impl HeldClaim {
     /// The attempt that a provider which honours keys knows the e-mail by, and
     /// the text that it knows.
     pub fn series(&self, token: Token) -> (Token, Fingerprint) {
-        match self.previous.as_deref().filter(|record| record.is_resent_as(&self.claim.slot)) {
-            Some(record) => (record.series, record.fingerprint),
-            None => (token, self.claim.slot.fingerprint),
-        }
+        let slot = &self.claim.slot;
+        let Some(record) = self.previous.as_deref() else { return (token, slot.fingerprint) };
+        let series = if record.is_resent_as(slot) { record.series } else { token };
+        (series, record.fingerprint_for(slot))
     }
 
     /// What was known of the recipients before.

@@ -295,6 +295,19 @@ impl Record {
         Some(&self.names).filter(|names| self.is_resent_as(slot) && !names.is_empty())
     }
 
+    /// The text that the claim stands for when `slot` begins a new attempt: the
+    /// first one, as long as any recipient has that or may have it and `slot` is
+    /// the same e-mail.
+    pub fn fingerprint_for(&self, slot: &super::Slot) -> Fingerprint {
+        if self.is_out() && slot.is_same_mail(self) { self.fingerprint } else { slot.fingerprint }
+    }
+
+    /// Whether any recipient has the message, or may have it.
+    pub fn is_out(&self) -> bool {
+        matches!(self.state.name(), StateName::Accepted | StateName::InDoubt)
+            || !self.marks.delivered.is_empty()
+    }
+
     /// Whether a new attempt for `slot` sends what is in doubt once more.
     pub fn is_resent_as(&self, slot: &super::Slot) -> bool {
         self.state.name() == StateName::InDoubt && slot.is_same_mail(self)

@@ -48,6 +48,22 @@ pub(crate) async fn marks_are_kept_unless_another_text_takes_over(engine: &dyn E
     store.close().await.unwrap();
 }
 
+/// A rendering of the e-mail for those who lack it leaves the claim to the first
+/// text, which is no conflict when it comes again under another policy.
+pub(crate) async fn a_rendering_for_the_rest_leaves_the_claim_to_the_first_text(engine: &dyn Engine) {
+    let (store, _) = engine.open(at(0)).await;
+    for (first, then) in [(deferred(), deferred()), (refused(), accepted()), (accepted(), in_doubt())] {
+        attempt(&*store, 1, to(&[1, 2]), first, marks(&[1], &[2], &[])).await;
+        attempt(&*store, 2, rendered_again(OnConflict::Suppress), then, marks(&[1], &[], &[2])).await;
+        let again = claim(&*store, 3, at(3), Slot { marks: vec![1], ..to(&[1, 2]) }).await;
+        assert!(!matches!(again, Claimed::Conflict { .. }), "{again:?}");
+        assert_eq!(store.get(id(1), at(3)).await.unwrap().unwrap().fingerprint, slot(1).fingerprint);
+        store.release(token(3), vec![id(1)]).await.unwrap();
+        store.forget(id(1), at(3)).await.unwrap();
+    }
+    store.close().await.unwrap();
+}
+
 pub(crate) async fn one_who_is_owed_it_makes_the_claim_new(engine: &dyn Engine) {
     let (store, _) = engine.open(at(0)).await;
     attempt(&*store, 1, to(&[1, 2, 3]), deferred(), marks(&[1], &[2, 3], &[])).await;

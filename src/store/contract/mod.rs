@@ -64,6 +64,7 @@ macro_rules! contract_suite {
             marks::the_marks_of_a_record_are_about_its_own_text,
             marks::a_record_about_all_stays_about_all,
             marks::one_who_is_owed_it_makes_the_claim_new,
+            marks::a_rendering_for_the_rest_leaves_the_claim_to_the_first_text,
             marks::a_doubt_about_one_outlasts_what_comes_of_another,
             marks::a_commit_tells_who_is_in_doubt_after_a_crash,
             marks::a_doubt_is_resolved_for_those_it_is_about,

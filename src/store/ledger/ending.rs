@@ -103,7 +103,7 @@ fn outlasts(Before { record, continued }: &Before, tried: &Record, end: &End) ->
         Outcome::Deferred(_) | Outcome::Refused(_) if *continued => {
             is_known(record) && record.marks.has_all_of(&tried.marks)
         }
-        Outcome::Deferred(_) | Outcome::Refused(_) => lasts(record) && tried.marks.delivered.is_empty(),
+        Outcome::Deferred(_) | Outcome::Refused(_) => record.is_out() && tried.marks.delivered.is_empty(),
     };
     is_more && !planted::is(Bug::KnowledgeReplaced)
 }
@@ -122,12 +122,6 @@ fn kept(Before { record: mut before, continued }: Before, tried: &Record, end: &
         before.marks.unite(&tried.marks);
     }
     before
-}
-
-/// Whether the record tells of anything that an attempt at another text which
-/// sends nothing must not take away.
-pub(super) fn lasts(record: &Record) -> bool {
-    is_known(record) || !record.marks.delivered.is_empty()
 }
 
 /// Whether the upstream has the message, or may have it.

@@ -2,7 +2,7 @@
 
 use super::super::record::key_mark;
 use super::super::{Heard, Reception, Record, StoreFault};
-use super::ending::{is_known, remembered};
+use super::ending::remembered;
 use super::held::Under;
 use super::{Backend, Ledger, expired};
 use crate::clock::Timestamp;
@@ -41,7 +41,7 @@ fn noted(before: &Record, reception: Reception) -> Option<Record> {
             after.heard &= before.settled_at != Some(settled_at);
         }
         // What no recipient has may be sent again at any time.
-        Reception::ComeAgain if is_known(before) || !before.marks.delivered.is_empty() => {
+        Reception::ComeAgain if before.is_out() => {
             after.heard = false;
             after.window = after.window.max(after.unheard_window);
         }

@@ -6,7 +6,6 @@ use std::ops::Bound;
 use super::super::record::key_mark;
 use super::super::{ClaimId, Commit, Record, State, StateName, Token};
 use super::backend::IdRange;
-use super::ending::lasts;
 use crate::clock::Timestamp;
 use crate::planted::{self, Bug};
 
@@ -40,7 +39,7 @@ pub(super) struct Under {
     /// How the census counts it.
     pub(super) state: StateName,
     pub(super) tenant: String,
-    /// Whether it may outlast the claim: see [`lasts`].
+    /// Whether it may outlast the claim: see [`Record::is_out`].
     pub(super) lasts: bool,
     /// See [`super::ending::Before::continued`].
     pub(super) continued: bool,
@@ -53,7 +52,7 @@ impl Under {
             mark: key_mark(&record.key),
             state: record.state.name(),
             tenant: record.tenant.clone(),
-            lasts: lasts(record),
+            lasts: record.is_out(),
             continued: false,
         }
     }

@@ -83,14 +83,14 @@ pub(super) fn begin(
     let Some(previous) = previous else { return fresh };
     // A resend stays what it was to mailboxes and providers, however often it
     // is tried. A name that the first attempt lacked is that of the next.
-    let (names, series, fingerprint) = match previous.is_resent_as(slot) {
-        true => (previous.names.or(&fresh.names), previous.series, previous.fingerprint),
-        false => (fresh.names, fresh.series, fresh.fingerprint),
+    let (names, series) = match previous.is_resent_as(slot) {
+        true => (previous.names.or(&fresh.names), previous.series),
+        false => (fresh.names, fresh.series),
     };
     Record {
         names,
         series,
-        fingerprint,
+        fingerprint: previous.fingerprint_for(slot),
         marks: if slot.continues(previous) { previous.marks.clone() } else { Marks::default() },
         upstream: previous.upstream.clone(),
         attempts: previous.attempts.clone(),
