@@ -78,13 +78,18 @@ impl Client {
             ended: None,
             answer: None,
             left: false,
+            unread: false,
         });
         let names = Names::of(number, self.mail.odd_names, &mut self.random);
         self.world.history(|history| history.submissions[number].names = names);
-        let answer = match end {
-            None => None,
-            Some(end) => Session { client: self, end, input: Vec::new(), number }.run().await.ok(),
+        let Some(end) = end else {
+            self.world.answered(number, None);
+            return (number, None);
         };
+        let link = end.link().clone();
+        let answer = Session { client: self, end, input: Vec::new(), number }.run().await.ok();
+        let unread = link.sent_by(ACCEPTER) != link.taken_of(ACCEPTER);
+        self.world.history(|history| history.submissions[number].unread = unread);
         self.world.answered(number, answer.clone());
         (number, answer)
     }

@@ -31,8 +31,9 @@ impl Rules<'_> {
         let needs_no_list = self.is_whole() || mail.recipients.iter().all(no_matter);
         // It may be sent again meanwhile, for another or by the policy of before.
         let now = submission.ended.unwrap_or(Ms::MAX);
-        let may_be_in_flight =
-            self.is_whole() || Self::ever(history, 0, now, |policy| policy.in_doubt == "resend");
+        let may_be_in_flight = self.plan.proxies > 1
+            || self.is_whole()
+            || Self::ever(history, 0, now, |policy| policy.in_doubt == "resend");
         for to in mail.recipients.iter().filter(|to| self.must_be_told(history, number, **to)) {
             let mailbox = format!("<{}@to.test>", name(*to));
             let says = |line: &String| line.contains("[IN-DOUBT]") || line.contains("outcome unconfirmed");

@@ -26,6 +26,8 @@ pub struct Submission {
     pub answer: Option<Answer>,
     /// Whether it was certainly gone before its answer was written.
     pub left: bool,
+    /// Whether something that the proxy wrote never reached it.
+    pub unread: bool,
 }
 
 /// A reply that a client heard.

@@ -50,7 +50,8 @@ impl Rules<'_> {
                 && one.mail.event() == mail.event()
                 && (self.is_whole() || one.mail.recipients.contains(&to))
                 && one.complete.is_some_and(|complete| complete < now)
-                && one.answer.as_ref().is_some_and(|answer| !answer.is_transient())
+                // What its proxy wrote, and it did not take, may pass for received.
+                && one.answer.as_ref().map_or(one.unread, |answer| !answer.is_transient())
         };
         if history.submissions.iter().enumerate().any(knows) {
             return false;
