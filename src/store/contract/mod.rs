@@ -87,6 +87,7 @@ macro_rules! contract_suite {
             policy::what_is_known_outlasts_an_attempt_that_sends_nothing,
             policy::what_lies_beneath_a_pending_claim_answers_its_own_retry,
             policy::a_duplicate_of_what_was_taken_over_does_not_pass_for_sent,
+            policy::a_resend_beside_another_text_keeps_its_names,
             policy::a_series_lasts_as_long_as_its_doubt,
             lasting::accepted_survives_a_restart,
             lasting::a_clock_set_back_makes_no_window_longer_than_it_is,

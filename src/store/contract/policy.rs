@@ -313,3 +313,19 @@ pub(crate) async fn a_duplicate_of_what_was_taken_over_does_not_pass_for_sent(en
     assert_eq!(record.state, State::Settled(in_doubt()), "its holder does not know either");
     store.close().await.unwrap();
 }
+
+/// Another text is about to take a doubt over. The resend of the first one beside it is
+/// the first e-mail still, to mailboxes and to providers.
+pub(crate) async fn a_resend_beside_another_text_keeps_its_names(engine: &dyn Engine) {
+    let (store, _) = engine.open(at(0)).await;
+    send(&*store, 1, at(0), slot(1), in_doubt()).await;
+    let doubt = store.get(id(1), at(0)).await.unwrap().unwrap();
+    assert!(is_new(&claim(&*store, 2, at(1), other(OnConflict::Relay)).await));
+    let again = Slot { on_conflict: OnConflict::Relay, ..resend("<again@example.com>") };
+    let known = previous(claim(&*store, 3, at(2), again.clone()).await).unwrap();
+    assert_eq!((known.names_for(&again), known.series), (Some(&doubt.names), doubt.series));
+    assert_eq!(store.commit(token(2), vec![id(1).into()], at(3)).await, Err(StoreFault::Fenced));
+    store.release(token(3), vec![id(1)]).await.unwrap();
+    assert_eq!(store.get(id(1), at(3)).await.unwrap(), Some(doubt));
+    store.close().await.unwrap();
+}

@@ -26,27 +26,24 @@ impl<B: Backend> Ledger<B> {
     /// taken over in a conflict.
     pub(super) fn claim_over(&mut self, request: &ClaimRequest, slot: &Slot) -> Result<Claimed, StoreFault> {
         let id = &slot.id;
-        if self.held.is_pending(id, request.token) {
+        let Some(mut held) = self.held.get_mut(id).cloned() else { return self.claim_stored(request, slot) };
+        let State::Committing { holder } = held.record.state else {
+            // It has sent nothing. What it lay over is what is known of the id.
             self.uncover(id);
             return self.claim_stored(request, slot);
-        }
-        let Some(mut held) = self.held.get_mut(id).cloned() else { return self.claim_stored(request, slot) };
-        if let State::Committing { holder } = held.record.state {
-            // A doubt from here on, even if the new claim is given up: else
-            // nobody might be left to end this one. Its holder may still know
-            // better: see `correct`.
-            let before = self.known_beneath(id)?;
-            let overtaken = Overtaken { text: held.record.fingerprint, before: before.clone().map(Box::new) };
-            self.overtaken.remember(*id, holder, overtaken);
-            let doubt = End::in_doubt(request.at, AttemptKind::TakenOver, TAKEN_OVER);
-            held.record = ended(held.record, before, doubt);
-            self.write_end(&held, true)?;
-            self.lift(id);
-            held.under = Some(Under::of(&held.record));
-            self.figures.uncovered(id, held.under.as_ref());
-        } else {
-            self.uncover(id);
-        }
+        };
+        // A doubt from here on, even if the new claim is given up: else
+        // nobody might be left to end this one. Its holder may still know
+        // better: see `correct`.
+        let before = self.known_beneath(id)?;
+        let overtaken = Overtaken { text: held.record.fingerprint, before: before.clone().map(Box::new) };
+        self.overtaken.remember(*id, holder, overtaken);
+        let doubt = End::in_doubt(request.at, AttemptKind::TakenOver, TAKEN_OVER);
+        held.record = ended(held.record, before, doubt);
+        self.write_end(&held, true)?;
+        self.lift(id);
+        held.under = Some(Under::of(&held.record));
+        self.figures.uncovered(id, held.under.as_ref());
         Ok(self.begin(request, slot, Some(held.record), held.under))
     }
 
