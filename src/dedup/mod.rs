@@ -321,12 +321,15 @@ impl Heart {
                 }
             };
             let Some(now) = now else { break };
-            if let Some(landing) = landing_of(&now) {
+            // Taken over, and under way still: its end will be told.
+            let is_overtaken =
+                record.state == State::Committing { holder: expected } && now.attempts == record.attempts;
+            if let Some(landing) = landing_of(&now).filter(|_| !is_overtaken) {
                 self.written(token).await?;
                 return Ok(landing);
             }
             holder = now.state.holder();
-            if holder == Some(expected) {
+            if is_overtaken || holder == Some(expected) {
                 let landing = timeout_at(deadline, flight.landed()).await.ok().flatten();
                 return landing.ok_or_else(Verdict::still_in_flight);
             }

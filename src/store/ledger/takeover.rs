@@ -1,8 +1,8 @@
 //! A claim taken over in a conflict, and the doubt that is left of the old one.
 
 use super::super::{
-    AttemptKind, ClaimRequest, Claimed, Fingerprint, Marks, Record, Settlement, Slot, State, StateName,
-    StoreFault, Token,
+    AttemptKind, ClaimRequest, Claimed, Fingerprint, Marks, Record, Settlement, Share, Slot, State,
+    StateName, StoreFault, Token,
 };
 use super::ending::{Before, End, ended};
 use super::held::Under;
@@ -48,10 +48,21 @@ impl<B: Backend> Ledger<B> {
     }
 
     /// Who was committing what is in doubt now, and has not told its outcome yet.
-    pub(super) fn overtaken_holder(&self, record: &Record) -> Option<Token> {
+    fn overtaken_holder(&self, record: &Record) -> Option<Token> {
         let (holder, overtaken) = self.overtaken.last(&record.id)?;
         let is_its_own = overtaken.text == record.fingerprint && doubt_of_takeover(record).is_some();
         is_its_own.then_some(holder)
+    }
+
+    /// The attempt of a settled record that was taken over, where it is for any of
+    /// the slot's recipients and under way still. It mostly learns the outcome yet:
+    /// until then it is no doubt to them.
+    pub(super) fn under_way(&self, slot: &Slot, record: &Record) -> Option<State> {
+        let holder = self.overtaken_holder(record)?;
+        let marks = &record.marks;
+        let is_for = |mark: &u64| marks.share(*mark) == Some(Share::Doubtful);
+        let is_for_any = marks.is_empty() || slot.marks.is_empty() || slot.marks.iter().any(is_for);
+        is_for_any.then_some(State::Committing { holder })
     }
 
     /// What became of a claim that was taken over takes the place of the doubt
@@ -80,6 +91,7 @@ impl<B: Backend> Ledger<B> {
         let record = settled(&tried, before.map(|before| *before), at, &settlement);
         self.write_settled(&record, doubt.mark, Some(&doubt))?;
         self.remove_stale(&record, doubt.mark, Some(&doubt))?;
+        self.overtaken.forget(id, token);
         match self.held.get_mut(id) {
             Some(held) => held.lie_over(&record),
             None => {
