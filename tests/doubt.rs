@@ -246,3 +246,14 @@ fn what_was_taken_over_is_no_doubt_while_its_attempt_is_under_way() {
         }
     }
 }
+
+/// A doubt is told once. That another text takes its claim over is no new doubt.
+#[test]
+fn a_doubt_that_is_taken_over_is_not_told_again() {
+    let upstream = Upstream::start();
+    let proxy = in_doubt(&upstream, "on_conflict = \"relay\"", &mail(1));
+    assert_eq!(proxy.send(&mail(1).body("another text\r\n")), "250 2.0.0 queued as 2");
+    proxy.log(&[("outcome", "relayed")]);
+    let doubts = proxy.decisions().into_iter().filter(|decision| decision["outcome"] == "in_doubt");
+    assert_eq!(doubts.count(), 1);
+}
