@@ -120,6 +120,7 @@ macro_rules! contract_suite {
             former::a_record_under_a_former_id_suppresses,
             former::a_moved_record_is_found_again_after_a_kill,
             former::a_moved_record_is_judged_by_its_state,
+            former::another_rendering_leaves_the_record_to_its_own_text,
             former::who_of_a_whole_message_has_it_moves_along,
             former::a_record_of_another_text_stays_where_it_is,
             former::what_says_more_goes_before_what_says_less,
