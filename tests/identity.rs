@@ -301,31 +301,6 @@ fn a_provider_gets_the_same_key_for_each_resend() {
     }
 }
 
-/// The same with one claim for a whole message, where some are in doubt and others lack it.
-#[test]
-#[ignore = "one claim has one transaction: those who lack it would need a second one, with its own commit"]
-fn a_provider_gets_the_same_key_for_a_resend_to_some_of_a_whole_message() {
-    let upstream = Upstream::start();
-    let proxy = Setup::new(upstream.address)
-        .upstream("idempotency_header = \"X-Provider-Key\"")
-        .dedup("in_doubt = \"resend\"\nscope = \"message\"")
-        .start();
-    let mail = Mail::keyed("k").to(&["a@b.test", "b@b.test"]);
-    upstream.say(At::Rcpt("b@b.test".into()), "450 4.2.1 busy");
-    upstream.once(At::Dot, Do::AcceptDrop);
-    proxy.send(&mail);
-    while proxy.send(&mail).starts_with('4') {}
-    let keys = keys_upstream(&upstream);
-    let of_a: Vec<_> = upstream
-        .messages()
-        .iter()
-        .zip(&keys)
-        .filter(|(got, _)| got.to().contains(&"a@b.test".to_owned()))
-        .map(|(_, key)| key.clone())
-        .collect();
-    assert!(of_a.iter().all(|key| *key == keys[0]), "{keys:?}");
-}
-
 #[test]
 fn without_a_claim_the_clients_own_key_stays() {
     let upstream = Upstream::start();
