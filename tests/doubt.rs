@@ -206,3 +206,54 @@ fn one_that_waited_hears_of_the_doubt() {
     assert!(reply.contains("[IN-DOUBT]"), "{reply}");
     assert_eq!(upstream.only().to(), ["else@b.test"]);
 }
+
+/// Another text took the claim over and was put off. The attempt at the first one is under
+/// way still, so it is no doubt: its own duplicate waits for it, and is not sent.
+#[test]
+fn what_was_taken_over_is_no_doubt_while_its_attempt_is_under_way() {
+    for in_doubt in ["suppress", "resend", "hold"] {
+        for other_is_under_way in [false, true] {
+            for answer in ["250 2.0.0 queued as A", "550 5.7.1 not this"] {
+                let upstream = Upstream::start();
+                let policy = format!("on_conflict = \"relay\"\nin_doubt = \"{in_doubt}\"");
+                let proxy = Setup::new(upstream.address).dedup(&policy).admin().start();
+                let (mut first, mut again, mut another) = (proxy.client(), proxy.client(), proxy.client());
+                let gate = upstream.gate(At::Dot);
+                first.start(&mail(1));
+                gate.reached();
+                let of_another = upstream.gate(At::Data);
+                another.start(&mail(1).body("another text\r\n"));
+                of_another.reached();
+                if !other_is_under_way {
+                    of_another.say("450 4.2.1 busy");
+                    another.expect("450 4.2.1 busy");
+                }
+                again.start(&mail(2));
+                common::until("the duplicate", || {
+                    let claims = proxy.ask("GET /v1/claims", &[], "").json();
+                    let is_noted = |claim: &serde_json::Value| claim["duplicates"] == 1;
+                    (upstream.count() > 0 || claims.as_array()?.iter().any(is_noted)).then_some(())
+                });
+                gate.say(answer);
+                first.expect(answer);
+                let reply = again.reply();
+                let is_true = reply.trim_end() == answer || reply.starts_with('4');
+                assert!(is_true, "{in_doubt}, {other_is_under_way}: {reply}");
+                of_another.close();
+                let copies = usize::from(answer.starts_with('2'));
+                assert_eq!(upstream.count(), copies, "{in_doubt}, {other_is_under_way}: a second copy");
+            }
+        }
+    }
+}
+
+/// A doubt is told once. That another text takes its claim over is no new doubt.
+#[test]
+fn a_doubt_that_is_taken_over_is_not_told_again() {
+    let upstream = Upstream::start();
+    let proxy = in_doubt(&upstream, "on_conflict = \"relay\"", &mail(1));
+    assert_eq!(proxy.send(&mail(1).body("another text\r\n")), "250 2.0.0 queued as 2");
+    proxy.log(&[("outcome", "relayed")]);
+    let doubts = proxy.decisions().into_iter().filter(|decision| decision["outcome"] == "in_doubt");
+    assert_eq!(doubts.count(), 1);
+}

@@ -265,6 +265,42 @@ fn a_provider_gets_the_same_key_for_a_resend() {
     assert_eq!(keys[0].len(), 64);
 }
 
+/// Recipients whose doubts come of different attempts go in transactions of their own:
+/// the key of both together is another, and the provider would send it to both again.
+#[test]
+fn a_provider_gets_the_same_key_for_each_resend() {
+    for names in [&[][..], &[("Message-ID", "<1@a.test>"), ("Date", "Sat, 21 Nov 2026 08:15:00 +0000")]] {
+        let upstream = Upstream::start();
+        let proxy = Setup::new(upstream.address)
+            .upstream("idempotency_header = \"X-Provider-Key\"")
+            .dedup("in_doubt = \"resend\"")
+            .start();
+        let mail = |to: &[&str]| {
+            names.iter().fold(Mail::keyed("k").to(to), |mail, (name, value)| mail.header(name, value))
+        };
+        for to in ["a@b.test", "b@b.test"] {
+            upstream.once(At::Dot, Do::AcceptDrop);
+            proxy.send(&mail(&[to]));
+        }
+        let first = keys_upstream(&upstream);
+        let reply = proxy.send(&mail(&["a@b.test", "b@b.test", "new@b.test"]));
+        assert!(reply.starts_with("250 "), "{reply}");
+        let again: Vec<_> = upstream
+            .messages()
+            .iter()
+            .skip(2)
+            .map(|got| (got.to(), got.value("X-Provider-Key").unwrap()))
+            .collect();
+        for (to, key) in ["a@b.test", "b@b.test"].iter().zip(&first) {
+            assert!(
+                again.contains(&(vec![to.to_string()], key.clone())),
+                "{to} is sent to again: {first:?} {again:?}"
+            );
+        }
+        assert_eq!(again.len(), 3);
+    }
+}
+
 #[test]
 fn without_a_claim_the_clients_own_key_stays() {
     let upstream = Upstream::start();

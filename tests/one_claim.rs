@@ -101,3 +101,22 @@ fn an_acceptance_of_one_is_none_of_another_in_doubt_who_waits() {
     second.expect("451 4.5.0 [IN-FLIGHT] ");
     assert_eq!(proxy.send(&a), "250 2.0.0 queued as 3");
 }
+
+/// Another text is about to take the claim over and has sent nothing yet. The retry
+/// of the first one goes to the recipient who lacks it alone.
+#[test]
+fn a_retry_beside_another_text_goes_to_those_who_lack_it() {
+    let upstream = Upstream::start();
+    let proxy = of_messages(&upstream, "on_conflict = \"relay\"");
+    once_busy(&upstream, &["b"]);
+    let mail = Mail::keyed("k").to(&A_AND_B);
+    assert!(proxy.send(&mail).contains("accepted for 1 of 2"));
+    let mut other = proxy.client();
+    let gate = upstream.gate(At::Data);
+    other.start(&Mail::keyed("k").to(&A_AND_B).body("another text\r\n"));
+    gate.reached();
+    assert_eq!(proxy.send(&mail), "250 2.0.0 queued as 2");
+    gate.open();
+    other.expect("451 4.5.0 [IN-FLIGHT] ");
+    assert_eq!(all(&upstream), [["a@b.test"], ["b@b.test"]]);
+}

@@ -85,18 +85,21 @@ impl Attempt<'_> {
         all.into_iter().zip(sent).map(fate).collect()
     }
 
-    /// The claims that are ours, sorted by the names that they are sent under:
-    /// each set is a transaction.
+    /// The claims that are ours, sorted by the names that they are sent under, and
+    /// by the attempt that a provider knows them by: each set is a transaction.
     pub fn sets(&self, token: Token, held: Vec<HeldClaim>) -> Vec<(Option<Names>, HeldClaims)> {
-        let mut sets: Vec<(Option<Names>, Vec<HeldClaim>)> = Vec::new();
+        let observes = self.policy.mode == Mode::Observe;
+        let has_key = self.services.idempotency_header.is_some() && !observes;
+        let mut sets: Vec<(_, Option<Names>, Vec<HeldClaim>)> = Vec::new();
         for one in held {
-            let names = one.names().filter(|_| self.policy.mode != Mode::Observe);
-            match sets.iter_mut().find(|(of, _)| of.as_ref() == names) {
-                Some((_, set)) => set.push(one),
-                None => sets.push((names.cloned(), vec![one])),
+            let names = one.names().filter(|_| !observes);
+            let series = has_key.then(|| one.series(token));
+            match sets.iter_mut().find(|(by, of, _)| *by == series && of.as_ref() == names) {
+                Some((.., set)) => set.push(one),
+                None => sets.push((series, names.cloned(), vec![one])),
             }
         }
-        sets.into_iter().map(|(names, set)| (names, HeldClaims::new(self.heart, token, set))).collect()
+        sets.into_iter().map(|(_, names, set)| (names, HeldClaims::new(self.heart, token, set))).collect()
     }
 
     /// Sends to the recipients of the claims that are ours and to those that get

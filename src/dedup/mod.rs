@@ -39,7 +39,7 @@ use crate::planted::{self, Bug};
 use crate::smtp::envelope::Envelope;
 use crate::smtp::reply::Reply;
 use crate::smtp::session::ClientName;
-use crate::store::{ClaimRequest, Claimed, Outcome, Record, State, Store, StoreFault, Token};
+use crate::store::{AttemptKind, ClaimRequest, Claimed, Outcome, Record, State, Store, StoreFault, Token};
 use crate::upstream::{Account, Upstream};
 
 use attempt::{Attempt, Beside};
@@ -217,6 +217,8 @@ impl Heart {
         match self.store.claim(ClaimRequest { token, at, lease_until, slots, tenant_cap }).await {
             Ok(answers) => {
                 crash::point("after-claim");
+                let records = answers.iter().filter_map(|answer| taken_over(answer, at));
+                records.for_each(|record| self.found_in_doubt(record));
                 self.resolve(attempt(Some(key)), token, claims, answers, started).await
             }
             Err(fault) => {
@@ -254,12 +256,7 @@ impl Heart {
                 answer if dedup.mode == Mode::Observe && !matches!(answer, Claimed::New { .. }) => {
                     beside.push(Beside::observed(claim, answer));
                 }
-                Claimed::New { previous } => {
-                    if let Some(record) = previous.as_deref().filter(|record| taken_over(&claim, record)) {
-                        self.found_in_doubt(record);
-                    }
-                    held.push(HeldClaim::new(claim, previous));
-                }
+                Claimed::New { previous } => held.push(HeldClaim::new(claim, previous)),
                 Claimed::InFlight { record, conflict } => waiting.push((claim, record, conflict)),
                 Claimed::Settled { record, conflict } => known.push((claim, record, conflict)),
                 Claimed::Conflict { record } => {
@@ -321,12 +318,15 @@ impl Heart {
                 }
             };
             let Some(now) = now else { break };
-            if let Some(landing) = landing_of(&now) {
+            // Taken over, and under way still: its end will be told.
+            let is_overtaken =
+                record.state == State::Committing { holder: expected } && now.attempts == record.attempts;
+            if let Some(landing) = landing_of(&now).filter(|_| !is_overtaken) {
                 self.written(token).await?;
                 return Ok(landing);
             }
             holder = now.state.holder();
-            if holder == Some(expected) {
+            if is_overtaken || holder == Some(expected) {
                 let landing = timeout_at(deadline, flight.landed()).await.ok().flatten();
                 return landing.ok_or_else(Verdict::still_in_flight);
             }
@@ -346,10 +346,13 @@ impl Heart {
     }
 }
 
-/// Whether another text took the claim of an attempt over that may have been
-/// sent, so that nobody will hear of its outcome.
-fn taken_over(claim: &Claim, record: &Record) -> bool {
-    matches!(record.state, State::Settled(Outcome::InDoubt(_))) && !claim.slot.is_same_mail(record)
+/// The record of an attempt whose claim the message took over `at` this time, though
+/// it may have been sent. A doubt of before was told when it came.
+fn taken_over(answer: &Claimed, at: Timestamp) -> Option<&Record> {
+    let Claimed::New { previous: Some(record) } = answer else { return None };
+    let is_doubt = matches!(record.state, State::Settled(Outcome::InDoubt(_)));
+    let last = record.attempts.last()?;
+    (is_doubt && last.kind == AttemptKind::TakenOver && last.at == at).then_some(record)
 }
 
 fn landing_of(record: &Record) -> Option<Landing> {

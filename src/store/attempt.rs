@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::record::Outcome;
+use super::record::{Outcome, State};
 use crate::clock::Timestamp;
 
 /// One try at sending, or what an operator said of it.
@@ -75,5 +75,19 @@ impl AttemptKind {
             Outcome::Refused(_) => AttemptKind::Refused,
             Outcome::InDoubt(_) => AttemptKind::NoAnswer,
         }
+    }
+}
+
+/// The state of a record of before version 3. A deferral or a refusal took the place of a
+/// doubt in those versions. It never ended that doubt.
+pub(super) fn still_doubtful(state: State, attempts: impl DoubleEndedIterator<Item = AttemptKind>) -> State {
+    let mut unresolved = attempts.rev().take_while(|kind| !kind.is_resolution());
+    match state {
+        State::Settled(Outcome::Deferred(reply) | Outcome::Refused(reply))
+            if unresolved.any(AttemptKind::is_doubt) =>
+        {
+            State::Settled(Outcome::InDoubt(reply))
+        }
+        state => state,
     }
 }

@@ -144,7 +144,7 @@ impl<B: Backend> Ledger<B> {
         if let Some(answer) = self.claim_former(request, slot, stored.as_ref())? {
             return Ok(answer);
         }
-        let Some(mut record) = stored else {
+        let Some(record) = stored else {
             let live = self.figures.of_tenant(&slot.tenant);
             let full = request.tenant_cap.is_some_and(|cap| live >= cap);
             return Ok(if full { Claimed::OverCap } else { self.begin(request, slot, None, None) });
@@ -153,14 +153,13 @@ impl<B: Backend> Ledger<B> {
             let under = Under::of(&record);
             return Ok(self.begin(request, slot, None, Some(under)));
         }
-        let verdict = judge(&record, slot, request.token);
-        let Some(touch) = verdict.touch() else {
-            let under = Under::of(&record);
-            return Ok(self.begin(request, slot, Some(record), Some(under)));
-        };
-        record.touch(request.at, &slot.client, touch);
-        self.backend.put(&record)?;
-        Ok(verdict.answer(record))
+        Ok(match self.answered_by(request, slot, record)? {
+            Ok(answer) => answer,
+            Err(record) => {
+                let under = Under::of(&record);
+                self.begin(request, slot, Some(record), Some(under))
+            }
+        })
     }
 
     fn begin(

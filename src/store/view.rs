@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::record::unhex;
 use super::{
     Attempt, AttemptKind, ClaimId, Fingerprint, MAX_MARKS, Marks, Names, Outcome, Record, State, StateName,
-    Suppression, Token, WrittenField,
+    Suppression, Token, WrittenField, attempt,
 };
 use crate::clock::Timestamp;
 use crate::escape;
@@ -129,11 +129,6 @@ pub struct SuppressionView {
     pub at: String,
     /// The address of the client that sent it.
     pub client: String,
-}
-
-/// The name of a state.
-pub fn state_name(state: &State) -> &'static str {
-    state.name().as_str()
 }
 
 fn is_zero(number: &u64) -> bool {
@@ -366,7 +361,10 @@ fn state(view: &RecordView) -> Result<State, String> {
         StateName::Refused => Outcome::Refused,
         StateName::InDoubt => Outcome::InDoubt,
     };
-    Ok(State::Settled(outcome(reply(view)?)))
+    let state = State::Settled(outcome(reply(view)?));
+    let is_of_before = view.attempts.iter().any(|attempt| attempt.kind.is_none());
+    let kinds = view.attempts.iter().map(AttemptView::kind);
+    Ok(if is_of_before { attempt::still_doubtful(state, kinds) } else { state })
 }
 
 fn reply(view: &RecordView) -> Result<Reply, String> {

@@ -96,10 +96,24 @@ pub(crate) async fn a_moved_record_is_judged_by_its_state(engine: &dyn Engine) {
         Slot { in_doubt: InDoubt::Resend, names: Names::of_texts(Some("<again@x>"), None), ..now(3) };
     let doubt = previous(claim(&*store, 3, at(1), resend).await).unwrap();
     assert_eq!(doubt.message_id().as_deref(), Some("<first@example.com>"));
-    // A rendering that differs is the same mail under this policy.
+    // A rendering that differs is the same mail under this policy, and may be another tenant's.
     let suppress = Slot { fingerprint: Fingerprint([2; 32]), on_conflict: OnConflict::Suppress, ..now(4) };
     let (record, conflict) = settled(claim(&*store, 4, at(1), suppress).await);
-    assert_eq!((record.id, conflict), (id(4), true));
+    assert_eq!((record.id, conflict), (id(former(4)), true));
+    store.close().await.unwrap();
+}
+
+/// Two tenants of today were one before. A rendering of the one's e-mail that differs, or an
+/// e-mail of its own, does not take the other's record away.
+pub(crate) async fn another_rendering_leaves_the_record_to_its_own_text(engine: &dyn Engine) {
+    let (store, _) = engine.open(at(0)).await;
+    sent_before(&*store, 1, accepted()).await;
+    let theirs =
+        Slot { id: id(2), fingerprint: Fingerprint([2; 32]), on_conflict: OnConflict::Suppress, ..now(1) };
+    let (record, conflict) = settled(claim(&*store, 1, at(1), theirs).await);
+    assert_eq!((record.id, conflict), (id(former(1)), true));
+    let (record, conflict) = settled(claim(&*store, 2, at(2), now(1)).await);
+    assert_eq!((record.id, conflict), (id(1), false));
     store.close().await.unwrap();
 }
 

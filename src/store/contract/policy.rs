@@ -4,10 +4,11 @@ use super::{
     Claimed, Engine, LEASE, Slot, WINDOW, accepted, at, by_key, claim, counted, deferred, id, in_doubt,
     is_new, previous, refused, request, send, settle, settled, settlement, slot, token,
 };
+use crate::clock::Timestamp;
 use crate::config::{InDoubt, OnConflict};
 use crate::store::{
     AttemptKind, Commit, Durability, Fingerprint, Marks, Names, Resolution, Settlement, Share, State,
-    StoreFault,
+    StateName, Store, StoreFault, Token,
 };
 
 fn other(on_conflict: OnConflict) -> Slot {
@@ -61,6 +62,22 @@ pub(crate) async fn one_lost_claim_fences_a_commit_but_not_the_outcome_of_the_ot
     store.close().await.unwrap();
 }
 
+/// The holder of the attempt that was taken over and that the claim's own duplicate is
+/// to wait for, beside the doubt that a crash would leave.
+async fn under_way(store: &dyn Store, attempt: u64, now: Timestamp) -> Token {
+    let kept = store.get(id(1), now).await.unwrap().unwrap();
+    assert!(matches!(kept.state, State::Settled(super::Outcome::InDoubt(_))), "{kept:?}");
+    for in_doubt in [InDoubt::Suppress, InDoubt::Hold, InDoubt::Resend] {
+        let answer = claim(store, attempt, now, Slot { in_doubt, ..slot(1) }).await;
+        let Claimed::InFlight { record, conflict: false } = answer else {
+            panic!("{in_doubt:?}: {answer:?}")
+        };
+        assert_eq!(record.state.name(), StateName::Committing);
+    }
+    let Claimed::InFlight { record, .. } = claim(store, attempt, now, slot(1)).await else { panic!() };
+    record.state.holder().unwrap()
+}
+
 pub(crate) async fn a_token_that_never_claimed_is_fenced(engine: &dyn Engine) {
     let (store, _) = engine.open(at(0)).await;
     assert_eq!(store.commit(token(1), vec![id(1).into()], at(0)).await, Err(StoreFault::Fenced));
@@ -98,14 +115,12 @@ pub(crate) async fn a_conflict_in_flight_can_be_taken_over(engine: &dyn Engine) 
     assert!(is_new(&claim(&*store, 3, at(1), other(OnConflict::Relay)).await));
     // Given up, it leaves a doubt, not a flight without a pilot.
     store.release(token(3), vec![id(1)]).await.unwrap();
-    let (record, _) = settled(claim(&*store, 4, at(2), slot(1)).await);
-    assert!(matches!(record.state, State::Settled(super::Outcome::InDoubt(_))));
+    assert_eq!(under_way(&*store, 4, at(2)).await, token(1));
     // Sent, it takes its place.
     assert!(is_new(&claim(&*store, 5, at(3), other(OnConflict::Relay)).await));
     store.commit(token(5), vec![id(1).into()], at(3)).await.unwrap();
     settle(&*store, 5, at(3), 1, refused()).await.unwrap();
-    let (record, _) = settled(claim(&*store, 6, at(3), slot(1)).await);
-    assert!(matches!(record.state, State::Settled(super::Outcome::InDoubt(_))), "it sent nothing");
+    assert_eq!(under_way(&*store, 6, at(3)).await, token(1), "it sent nothing");
     // The first holder still knows better.
     settle(&*store, 1, at(4), 1, accepted()).await.unwrap();
     assert_eq!(store.get(id(1), at(4)).await.unwrap().unwrap().state, State::Settled(accepted()));
@@ -330,5 +345,21 @@ pub(crate) async fn a_duplicate_of_what_was_taken_over_does_not_pass_for_sent(en
     settle(&*store, 1, at(3), 1, in_doubt()).await.unwrap();
     let (record, _) = settled(claim(&*store, 4, at(4), own()).await);
     assert_eq!(record.state, State::Settled(in_doubt()), "its holder does not know either");
+    store.close().await.unwrap();
+}
+
+/// Another text is about to take a doubt over. The resend of the first one beside it is
+/// the first e-mail still, to mailboxes and to providers.
+pub(crate) async fn a_resend_beside_another_text_keeps_its_names(engine: &dyn Engine) {
+    let (store, _) = engine.open(at(0)).await;
+    send(&*store, 1, at(0), slot(1), in_doubt()).await;
+    let doubt = store.get(id(1), at(0)).await.unwrap().unwrap();
+    assert!(is_new(&claim(&*store, 2, at(1), other(OnConflict::Relay)).await));
+    let again = Slot { on_conflict: OnConflict::Relay, ..resend("<again@example.com>") };
+    let known = previous(claim(&*store, 3, at(2), again.clone()).await).unwrap();
+    assert_eq!((known.names_for(&again), known.series), (Some(&doubt.names), doubt.series));
+    assert_eq!(store.commit(token(2), vec![id(1).into()], at(3)).await, Err(StoreFault::Fenced));
+    store.release(token(3), vec![id(1)]).await.unwrap();
+    assert_eq!(store.get(id(1), at(3)).await.unwrap(), Some(doubt));
     store.close().await.unwrap();
 }

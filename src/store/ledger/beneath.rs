@@ -1,6 +1,6 @@
 //! What is known of an id beneath a claim that an attempt holds.
 
-use super::super::{ClaimId, ClaimRequest, Claimed, Record, Slot, State, StateName, StoreFault};
+use super::super::{ClaimId, ClaimRequest, Claimed, Record, Slot, StateName, StoreFault};
 use super::ending::Before;
 use super::judge::judge;
 use super::{Backend, Ledger, expired};
@@ -21,17 +21,27 @@ impl<B: Backend> Ledger<B> {
         }
         let own = |record: &Record| !expired(record, request.at) && record.fingerprint == slot.fingerprint;
         let beneath = self.known_beneath(&slot.id)?.map(|before| before.record);
-        let Some(mut record) = beneath.filter(own) else { return Ok(None) };
-        let verdict = judge(&record, slot, request.token);
-        let Some(touch) = verdict.touch() else { return Ok(None) };
+        let Some(record) = beneath.filter(own) else { return Ok(None) };
+        Ok(self.answered_by(request, slot, record)?.ok())
+    }
+
+    /// The answer of a settled record; the record where the slot is to be claimed.
+    pub(super) fn answered_by(
+        &mut self,
+        request: &ClaimRequest,
+        slot: &Slot,
+        mut record: Record,
+    ) -> Result<Result<Claimed, Record>, StoreFault> {
+        let under_way = self.under_way(slot, &record);
+        let verdict = match under_way.clone() {
+            Some(state) => judge(&Record { state, ..record.clone() }, slot, request.token),
+            None => judge(&record, slot, request.token),
+        };
+        let Some(touch) = verdict.touch() else { return Ok(Err(record)) };
         record.touch(request.at, &slot.client, touch);
         self.backend.put(&record)?;
-        if let Some(holder) = self.overtaken_holder(&record) {
-            // Its holder mostly learns the outcome yet: until then it is no doubt.
-            let record = Box::new(Record { state: State::Committing { holder }, ..record });
-            return Ok(Some(Claimed::InFlight { record, conflict: false }));
-        }
-        Ok(Some(verdict.answer(record)))
+        record.state = under_way.unwrap_or(record.state);
+        Ok(Ok(verdict.answer(record)))
     }
 
     /// The record that lies under a claim, where the upstream has its message for

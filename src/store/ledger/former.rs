@@ -7,7 +7,7 @@
 use super::super::record::key_mark;
 use super::super::{ClaimId, ClaimRequest, Claimed, Outcome, Record, Slot, State, StoreFault};
 use super::held::Under;
-use super::judge::judge;
+use super::judge::{Verdict, judge};
 use super::{Backend, Ledger, expired};
 use crate::clock::Timestamp;
 
@@ -32,7 +32,7 @@ impl<B: Backend> Ledger<B> {
             if own.is_some() && is_open_to_all(&former) {
                 continue;
             }
-            if slot.is_same_mail(&former) && former.state.holder().is_none() {
+            if is_own(slot, &former, request) && former.state.holder().is_none() {
                 self.move_to(slot, former, stored)?;
                 return self.claim_stored(request, slot).map(Some);
             }
@@ -98,6 +98,14 @@ impl<B: Backend> Ledger<B> {
     pub(super) fn expect_former(&mut self) -> Result<(), StoreFault> {
         if self.backend.has_former() { Ok(()) } else { self.backend.expect_former() }
     }
+}
+
+/// Whether a record goes on as the slot's own. One of another text may be another tenant's,
+/// whose retry must find it, so it answers where it is; it moves where the slot is to be
+/// sent for those who lack it.
+fn is_own(slot: &Slot, former: &Record, request: &ClaimRequest) -> bool {
+    let is_claimed = || judge(former, slot, request.token) == Verdict::New;
+    former.fingerprint == slot.fingerprint || slot.is_same_mail(former) && is_claimed()
 }
 
 /// Whether the e-mail would be sent again to all of its recipients, whatever its

@@ -33,6 +33,13 @@ impl<T> Recent<T> {
         }
     }
 
+    /// Nothing more is to be known of it.
+    pub(super) fn forget(&mut self, id: &ClaimId, token: Token) {
+        if self.of(id, token).is_some() {
+            self.settlers.remove(id);
+        }
+    }
+
     /// Who was the last, and what is to be known of it.
     pub(super) fn last(&self, id: &ClaimId) -> Option<(Token, &T)> {
         self.settlers.get(id).map(|(settler, known)| (*settler, known))

@@ -1,8 +1,8 @@
 //! A claim taken over in a conflict, and the doubt that is left of the old one.
 
 use super::super::{
-    AttemptKind, ClaimRequest, Claimed, Fingerprint, Marks, Record, Settlement, Slot, State, StateName,
-    StoreFault, Token,
+    AttemptKind, ClaimRequest, Claimed, Fingerprint, Marks, Record, Settlement, Share, Slot, State,
+    StateName, StoreFault, Token,
 };
 use super::ending::{Before, End, ended};
 use super::held::Under;
@@ -26,35 +26,43 @@ impl<B: Backend> Ledger<B> {
     /// taken over in a conflict.
     pub(super) fn claim_over(&mut self, request: &ClaimRequest, slot: &Slot) -> Result<Claimed, StoreFault> {
         let id = &slot.id;
-        if self.held.is_pending(id, request.token) {
+        let Some(mut held) = self.held.get_mut(id).cloned() else { return self.claim_stored(request, slot) };
+        let State::Committing { holder } = held.record.state else {
+            // It has sent nothing. What it lay over is what is known of the id.
             self.uncover(id);
             return self.claim_stored(request, slot);
-        }
-        let Some(mut held) = self.held.get_mut(id).cloned() else { return self.claim_stored(request, slot) };
-        if let State::Committing { holder } = held.record.state {
-            // A doubt from here on, even if the new claim is given up: else
-            // nobody might be left to end this one. Its holder may still know
-            // better: see `correct`.
-            let before = self.known_beneath(id)?;
-            let overtaken = Overtaken { text: held.record.fingerprint, before: before.clone().map(Box::new) };
-            self.overtaken.remember(*id, holder, overtaken);
-            let doubt = End::in_doubt(request.at, AttemptKind::TakenOver, TAKEN_OVER);
-            held.record = ended(held.record, before, doubt);
-            self.write_end(&held, true)?;
-            self.lift(id);
-            held.under = Some(Under::of(&held.record));
-            self.figures.uncovered(id, held.under.as_ref());
-        } else {
-            self.uncover(id);
-        }
+        };
+        // A doubt from here on, even if the new claim is given up: else
+        // nobody might be left to end this one. Its holder may still know
+        // better: see `correct`.
+        let before = self.known_beneath(id)?;
+        let overtaken = Overtaken { text: held.record.fingerprint, before: before.clone().map(Box::new) };
+        self.overtaken.remember(*id, holder, overtaken);
+        let doubt = End::in_doubt(request.at, AttemptKind::TakenOver, TAKEN_OVER);
+        held.record = ended(held.record, before, doubt);
+        self.write_end(&held, true)?;
+        self.lift(id);
+        held.under = Some(Under::of(&held.record));
+        self.figures.uncovered(id, held.under.as_ref());
         Ok(self.begin(request, slot, Some(held.record), held.under))
     }
 
     /// Who was committing what is in doubt now, and has not told its outcome yet.
-    pub(super) fn overtaken_holder(&self, record: &Record) -> Option<Token> {
+    fn overtaken_holder(&self, record: &Record) -> Option<Token> {
         let (holder, overtaken) = self.overtaken.last(&record.id)?;
         let is_its_own = overtaken.text == record.fingerprint && doubt_of_takeover(record).is_some();
         is_its_own.then_some(holder)
+    }
+
+    /// The attempt of a settled record that was taken over, where it is for any of
+    /// the slot's recipients and under way still. It mostly learns the outcome yet:
+    /// until then it is no doubt to them.
+    pub(super) fn under_way(&self, slot: &Slot, record: &Record) -> Option<State> {
+        let holder = self.overtaken_holder(record)?;
+        let marks = &record.marks;
+        let is_for = |mark: &u64| marks.share(*mark) == Some(Share::Doubtful);
+        let is_for_any = marks.is_empty() || slot.marks.is_empty() || slot.marks.iter().any(is_for);
+        is_for_any.then_some(State::Committing { holder })
     }
 
     /// What became of a claim that was taken over takes the place of the doubt
@@ -83,6 +91,7 @@ impl<B: Backend> Ledger<B> {
         let record = settled(&tried, before.map(|before| *before), at, &settlement);
         self.write_settled(&record, doubt.mark, Some(&doubt))?;
         self.remove_stale(&record, doubt.mark, Some(&doubt))?;
+        self.overtaken.forget(id, token);
         match self.held.get_mut(id) {
             Some(held) => held.lie_over(&record),
             None => {

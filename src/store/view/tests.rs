@@ -193,6 +193,27 @@ fn what_says_nothing_is_left_out() {
     assert_eq!(members, expected);
 }
 
+/// In exports of earlier versions a later deferral or refusal stands in the place of a doubt,
+/// which only the words of the attempts tell.
+#[test]
+fn an_export_of_before_keeps_its_doubt() {
+    let later = Reply::new(451, "4.7.1 try later");
+    let mut record = some();
+    record.state = State::Settled(Outcome::Deferred(later.clone()));
+    let at = record.first_seen;
+    let attempt = |reply: &str| Attempt { at, kind: AttemptKind::of_words(reply), reply: reply.into() };
+    record.attempts = vec![attempt("451 4.4.2 [IN-DOUBT] handed over"), attempt("451 4.7.1 try later")];
+    let read = |record: &Record, of_before: bool| {
+        let mut view = RecordView::from(record);
+        view.attempts.iter_mut().filter(|_| of_before).for_each(|attempt| attempt.kind = None);
+        Record::try_from(&view).unwrap().state
+    };
+    assert_eq!(read(&record, true), State::Settled(Outcome::InDoubt(later)));
+    assert_eq!(read(&record, false), record.state, "there the state says it");
+    record.attempts.push(attempt("resolved as not sent by an operator"));
+    assert_eq!(read(&record, true), record.state);
+}
+
 #[test]
 fn a_reply_of_several_lines_comes_along_in_base64() {
     let mut record = some();

@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::super::super::{
-    Attempt, AttemptKind, ClaimId, Fingerprint, Marks, Names, Outcome, Record, State, Suppression, Token,
+    Attempt, AttemptKind, ClaimId, Fingerprint, Marks, Names, Record, State, Suppression, Token, attempt,
 };
 use crate::clock::Timestamp;
 
@@ -63,7 +63,7 @@ impl Common {
             sender: self.sender,
             rule: self.rule,
             fingerprint: self.fingerprint,
-            state: still_doubtful(self.state, &attempts),
+            state: attempt::still_doubtful(self.state, attempts.iter().map(|attempt| attempt.kind)),
             upstream: self.upstream,
             names: Names::of_texts(self.message_id.as_deref(), self.date.as_deref()),
             series: Token { owner: 0, attempt: 0 },
@@ -81,20 +81,6 @@ impl Common {
             marks,
             suppressed,
         }
-    }
-}
-
-/// A deferral or a refusal took the place of a doubt in those versions. It never
-/// ended that doubt.
-fn still_doubtful(state: State, attempts: &[Attempt]) -> State {
-    let unresolved = || attempts.iter().rev().take_while(|attempt| !attempt.kind.is_resolution());
-    match state {
-        State::Settled(Outcome::Deferred(reply) | Outcome::Refused(reply))
-            if unresolved().any(|attempt| attempt.kind.is_doubt()) =>
-        {
-            State::Settled(Outcome::InDoubt(reply))
-        }
-        state => state,
     }
 }
 
