@@ -151,7 +151,10 @@ impl Rules<'_> {
             };
         }
         let gone = || {
-            let quotes = answer.contains(&format!("to={}", name(GONE)));
+            let whole = format!("5.1.1 to={}", name(GONE));
+            // A connection that ends in the line cuts it off.
+            let is_cut = |line: &String| answer.code == 550 && whole.starts_with(line);
+            let quotes = answer.contains(&whole) || answer.lines.iter().any(is_cut);
             // The text of an odd reply may be missing.
             quotes || self.plan.upstream.odd > 0 && answer.code / 100 == 5
         };
