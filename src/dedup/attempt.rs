@@ -86,17 +86,21 @@ impl Attempt<'_> {
     }
 
     /// The claims that are ours, sorted by the names that they are sent under:
-    /// each set is a transaction.
+    /// each set is a transaction. A provider that honours keys knows what it may
+    /// have by the key of the first attempt, so each first attempt is a set, too.
     pub fn sets(&self, token: Token, held: Vec<HeldClaim>) -> Vec<(Option<Names>, HeldClaims)> {
-        let mut sets: Vec<(Option<Names>, Vec<HeldClaim>)> = Vec::new();
+        let observes = self.policy.mode == Mode::Observe;
+        let gives_key = self.services.idempotency_header.is_some() && !observes;
+        let mut sets: Vec<(Option<Names>, Option<Token>, Vec<HeldClaim>)> = Vec::new();
         for one in held {
-            let names = one.names().filter(|_| self.policy.mode != Mode::Observe);
-            match sets.iter_mut().find(|(of, _)| of.as_ref() == names) {
-                Some((_, set)) => set.push(one),
-                None => sets.push((names.cloned(), vec![one])),
+            let names = one.names().filter(|_| !observes);
+            let series = gives_key.then(|| one.series(token).0);
+            match sets.iter_mut().find(|(of, from, _)| of.as_ref() == names && *from == series) {
+                Some((.., set)) => set.push(one),
+                None => sets.push((names.cloned(), series, vec![one])),
             }
         }
-        sets.into_iter().map(|(names, set)| (names, HeldClaims::new(self.heart, token, set))).collect()
+        sets.into_iter().map(|(names, _, set)| (names, HeldClaims::new(self.heart, token, set))).collect()
     }
 
     /// Sends to the recipients of the claims that are ours and to those that get
