@@ -301,6 +301,46 @@ fn a_provider_gets_the_same_key_for_each_resend() {
     }
 }
 
+/// The provider may have the first copies. It knows a resend of one by its key
+/// alone, so those whose first attempts had different keys go apart.
+#[test]
+fn a_provider_gets_the_same_key_for_a_resend_beside_other_recipients() {
+    let (a, b) = ("a@b.test", "b@b.test");
+    let named = |mail: Mail| {
+        mail.header("Message-ID", "<1@a.test>").header("Date", "Sat, 21 Nov 2026 08:15:00 +0000")
+    };
+    let mails = [Mail::keyed("k"), named(Mail::keyed("k"))];
+    // Two attempts of their own, and one whose second recipient was deferred.
+    let attempts: [[&[&str]; 2]; 2] = [[&[a], &[b]], [&[a, b], &[]]];
+    for (mail, firsts) in mails.iter().flat_map(|mail| attempts.map(|firsts| (mail, firsts))) {
+        let upstream = Upstream::start();
+        let proxy = Setup::new(upstream.address)
+            .upstream("idempotency_header = \"X-Provider-Key\"")
+            .dedup("in_doubt = \"resend\"")
+            .start();
+        upstream
+            .say(At::Rcpt(b.into()), if firsts[1].is_empty() { "450 4.2.1 busy" } else { "250 2.1.5 ok" });
+        for to in firsts.into_iter().filter(|to| !to.is_empty()) {
+            upstream.once(At::Dot, Do::AcceptDrop);
+            proxy.send(&mail.clone().to(to));
+        }
+        let first = upstream.messages();
+        proxy.send(&mail.clone().to(&[a, b]));
+        let all = upstream.messages();
+        for got in first {
+            let key = got.value("X-Provider-Key");
+            let again =
+                all.iter().filter(|other| other.to() == got.to() && other.value("X-Provider-Key") == key);
+            assert_eq!(
+                again.count(),
+                2,
+                "{:?} gets a copy that the provider does not know: {all:?}",
+                got.to()
+            );
+        }
+    }
+}
+
 #[test]
 fn without_a_claim_the_clients_own_key_stays() {
     let upstream = Upstream::start();

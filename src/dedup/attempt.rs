@@ -93,7 +93,7 @@ impl Attempt<'_> {
         let mut sets: Vec<(_, Option<Names>, Vec<HeldClaim>)> = Vec::new();
         for one in held {
             let names = one.names().filter(|_| !observes);
-            let series = has_key.then(|| one.series(token));
+            let series = has_key.then(|| one.series(token).0);
             match sets.iter_mut().find(|(by, of, _)| *by == series && of.as_ref() == names) {
                 Some((.., set)) => set.push(one),
                 None => sets.push((series, names.cloned(), vec![one])),

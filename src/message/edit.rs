@@ -39,7 +39,8 @@ impl Edits {
         };
 
         let mut rendition = Rendition::new();
-        rendition.set_eight_bit(eight_bit);
+        let brings_eight_bit = replace.iter().any(|(_, field)| !field.is_ascii());
+        rendition.set_eight_bit(eight_bit || brings_eight_bit);
         let mut front = Vec::new();
         if !headers.oversigns("received") {
             front.extend_from_slice(self.received.as_bytes());
@@ -138,6 +139,21 @@ mod tests {
         let sent = edited(text, edits).await;
         assert!(sent.contains("X-Key: k\r\nMessage-ID: <a@x>\r\n"), "{sent}");
         assert!(sent.starts_with("DATE:\tthen\r\n (folded)\r\n") && !sent.contains("Date: now"), "{sent}");
+    }
+
+    /// A field of the first attempt may hold octets that this message has not.
+    #[tokio::test]
+    async fn octets_above_127_in_a_field_of_the_first_attempt_count() {
+        let head = "Date: now\r\n\r\n";
+        let mut spool = Spool::new(Budget::new(1 << 20), 1 << 20);
+        spool.buffer(head.len()).extend_from_slice(head.as_bytes());
+        let content = spool.finish().await.unwrap();
+        let headers = Headers::parse(content.head()).unwrap();
+        for (date, eight_bit) in [("Date: then", false), ("Date: then (\u{fc})", true)] {
+            let replace = vec![("Date".to_owned(), date.as_bytes().to_vec())];
+            let edits = Edits { replace, ..Edits::default() };
+            assert_eq!(edits.apply(&headers, &content, false).is_eight_bit(), eight_bit, "{date}");
+        }
     }
 
     #[tokio::test]
