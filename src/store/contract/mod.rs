@@ -112,6 +112,7 @@ macro_rules! contract_suite {
             heard::a_longer_window_stays,
             heard::a_late_note_leaves_a_newer_settlement_alone,
             heard::one_whose_client_comes_again_is_remembered_whatever_others_hear,
+            heard::one_whose_client_comes_again_is_remembered_over_later_attempts,
             heard::a_note_reaches_the_record_beneath_a_claim,
             heard::a_note_leaves_a_claim_what_it_goes_on_with,
             heard::a_restart_keeps_what_is_known_of_the_clients,
