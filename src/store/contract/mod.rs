@@ -101,6 +101,7 @@ macro_rules! contract_suite {
             life::those_suppressed_are_noted,
             mend::what_is_forgotten_is_new_again,
             mend::what_is_in_flight_is_not_forgotten,
+            mend::what_was_taken_over_is_left_to_its_attempt,
             mend::a_doubt_is_resolved_either_way,
             mend::only_a_doubt_is_resolved,
             mend::an_import_keeps_what_is_newer_and_may_be_repeated,
