@@ -130,6 +130,24 @@ fn a_panic_costs_one_attempt_and_not_its_session() {
     proxy.upstream.only();
 }
 
+/// The upstream refused one recipient before the commit. The panic behind it leaves a doubt about
+/// the other one alone.
+#[test]
+fn a_panic_leaves_no_doubt_about_who_was_refused_before_the_commit() {
+    let proxy = Running::start("");
+    proxy.store.fail("commit", 0..1, Moment::Panic);
+    let mail = Mail::keyed("k").to(&["ann@b.test", "bob@b.test"]);
+    proxy.upstream.say(At::Rcpt("bob@b.test".into()), "450 4.2.0 greylisted");
+    let mut session = Client::hello(proxy.address);
+    assert!(session.deliver(&mail).starts_with("451 4.3.0 internal error"));
+    let doubts = || proxy.states().iter().filter(|state| *state == "in_doubt").count();
+    until("the claims are given up", || (doubts() > 0).then_some(()));
+    until("bob's claim is released", || (!proxy.states().contains(&"pending".to_owned())).then_some(()));
+    let reply = session.deliver(&mail);
+    assert!(reply.contains("[IN-DOUBT] outcome unconfirmed for 1 of 2 recipients"), "{reply}");
+    assert_eq!(proxy.upstream.only().to(), ["bob@b.test"]);
+}
+
 #[test]
 fn told_to_relay_it_relays_without_a_claim() {
     let proxy = Running::start("on_store_failure = \"relay\"");

@@ -49,12 +49,15 @@ pub struct HeldClaim {
     marks: Marks,
     /// The same from the commit point on.
     expected: Marks,
+    /// Whether its commit point may be passed.
+    committed: bool,
 }
 
 impl HeldClaim {
     /// Nothing was sent for it yet.
     pub fn new(claim: Claim, previous: Option<Box<Record>>) -> Self {
-        let mut held = Self { claim, previous, marks: Marks::default(), expected: Marks::default() };
+        let (marks, expected) = (Marks::default(), Marks::default());
+        let mut held = Self { claim, previous, marks, expected, committed: false };
         held.marks = held.earlier().map(|record| record.marks.clone()).unwrap_or_default();
         held.expected = held.marks.clone();
         held
@@ -99,6 +102,7 @@ impl HeldClaim {
 
     /// From the commit point on, those who remain are in doubt.
     fn expect(&mut self, reach: Reach<'_>) {
+        self.committed = true;
         let shares = [(reach.remaining, Share::Doubtful), (reach.rejected, Share::Owed)];
         for (recipients, share) in shares {
             for mark in recipients.iter().filter_map(|index| self.claim.mark(*index)) {
@@ -146,7 +150,6 @@ pub struct Reach<'a> {
 pub struct HeldClaims {
     claims: Vec<HeldClaim>,
     ledger: Ledger,
-    committed: bool,
 }
 
 /// What is needed to write an outcome down, apart from the outcome.
@@ -173,7 +176,7 @@ impl HeldClaims {
             clock: heart.clock.clone(),
             token,
         };
-        Self { claims, ledger, committed: false }
+        Self { claims, ledger }
     }
 
     /// The claims.
@@ -204,7 +207,6 @@ impl HeldClaims {
             // All who are left get it without a claim.
             return Ok(());
         }
-        self.committed = true;
         self.ledger.store.commit(self.ledger.token, commits, at).await
     }
 
@@ -254,9 +256,8 @@ impl Drop for HeldClaims {
         }
         tracing::error!(claims = claims.len(), "claims were dropped without an outcome; giving them up");
         let ledger = self.ledger.clone();
-        let committed = self.committed;
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            runtime.spawn(async move { ledger.abandon(claims, committed).await });
+            runtime.spawn(async move { ledger.abandon(claims).await });
         }
     }
 }
@@ -305,10 +306,15 @@ impl Ledger {
     }
 
     /// What can be said of claims whose attempt broke off: nothing was sent
-    /// before the commit, and nobody knows after it.
-    async fn abandon(&self, claims: Vec<HeldClaim>, committed: bool) {
-        if !committed {
-            return self.release(claims.iter().map(|held| held.claim.slot.id).collect()).await;
+    /// before the commit, and nobody knows after it. Recipients that the upstream
+    /// had refused before have none.
+    async fn abandon(&self, claims: Vec<HeldClaim>) {
+        let (committed, unsent): (Vec<_>, Vec<_>) = claims.into_iter().partition(|held| held.committed);
+        if !unsent.is_empty() {
+            self.release(unsent.iter().map(|held| held.claim.slot.id).collect()).await;
+        }
+        if committed.is_empty() {
+            return;
         }
         let at = self.clock.now();
         let reply = Reply::new(451, "4.4.2 [IN-DOUBT] the attempt broke off; it may have been sent");
@@ -321,6 +327,6 @@ impl Ledger {
             tried: held.claim.slot.marks,
             marks: held.expected,
         };
-        self.write_until_done(at, claims.into_iter().map(doubt).collect(), Durability::Soon).await;
+        self.write_until_done(at, committed.into_iter().map(doubt).collect(), Durability::Soon).await;
     }
 }

@@ -302,6 +302,14 @@ impl Record {
         if self.is_out() && slot.is_same_mail(self) { self.fingerprint } else { slot.fingerprint }
     }
 
+    /// How long the outcome of a new attempt for `slot` is remembered. A window that was made
+    /// as long as the unheard one stays so: a client was told to come again, whatever other
+    /// clients receive meanwhile ([`super::Reception::ComeAgain`]).
+    pub fn window_for(&self, slot: &super::Slot) -> Duration {
+        let comes_again = self.window == self.unheard_window && slot.is_same_mail(self);
+        if comes_again { slot.window.max(self.window) } else { slot.window }
+    }
+
     /// Whether any recipient has the message, or may have it.
     pub fn is_out(&self) -> bool {
         matches!(self.state.name(), StateName::Accepted | StateName::InDoubt)

@@ -135,6 +135,41 @@ pub(crate) async fn one_whose_client_comes_again_is_remembered_whatever_others_h
     store.close().await.unwrap();
 }
 
+/// A client that was told to come again does so, also where another client's retry is sent
+/// before.
+pub(crate) async fn one_whose_client_comes_again_is_remembered_over_later_attempts(engine: &dyn Engine) {
+    let (store, _) = engine.open(at(0)).await;
+    // It waited for an attempt that was deferred later.
+    assert!(is_new(&claim(&*store, 1, at(6), content(1)).await));
+    note(&*store, 1, Reception::ComeAgain);
+    super::settle(&*store, 1, at(7), 1, deferred()).await.unwrap();
+    // One of its recipients has the message, and the other one lacks it.
+    let whole = Slot { marks: vec![1, 2], ..content(2) };
+    let marks = Marks { delivered: vec![1], owed: vec![2], ..Marks::default() };
+    assert!(is_new(&claim(&*store, 2, at(6), whole.clone()).await));
+    let first = Settlement { heard: false, marks, ..settlement(2, deferred()) };
+    store.settle(token(2), at(7), vec![first], Durability::Now).await.unwrap();
+    note(&*store, 2, Reception::ComeAgain);
+    // It was told of a doubt.
+    send_unheard(&*store, 3, at(7), 3, in_doubt()).await;
+    note(&*store, 3, Reception::ComeAgain);
+    for slot in [content(1), whole, Slot { in_doubt: crate::config::InDoubt::Resend, ..content(3) }] {
+        let number = slot.id.0[0];
+        assert!(is_new(&claim(&*store, 4, at(8), slot.clone()).await));
+        let delivered = Marks { delivered: slot.marks, ..Marks::default() };
+        let then = Settlement { heard: false, marks: delivered, ..settlement(number, accepted()) };
+        store.settle(token(4), at(9), vec![then], Durability::Now).await.unwrap();
+        note(&*store, number, received(at(9)));
+        assert_eq!(memory(&*store, number).await, (at(9).plus(UNHEARD), true), "claim {number}");
+    }
+    // Where no client comes again, each attempt has its own window.
+    send(&*store, 5, at(7), content(4), deferred()).await;
+    send_unheard(&*store, 6, at(8), 4, accepted()).await;
+    note(&*store, 4, received(at(8)));
+    assert_eq!(memory(&*store, 4).await, (at(8).plus(WINDOW), true));
+    store.close().await.unwrap();
+}
+
 pub(crate) async fn a_note_reaches_the_record_beneath_a_claim(engine: &dyn Engine) {
     let (store, _) = engine.open(at(0)).await;
     send_unheard(&*store, 1, at(7), 1, in_doubt()).await;

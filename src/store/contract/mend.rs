@@ -6,10 +6,10 @@ use super::{
     Claimed, Engine, LEASE, Outcome, Record, Slot, Store, WINDOW, accepted, at, by_key, claim, counted,
     deferred, id, in_doubt, is_new, previous, refused, send, settle, settled, settlement, slot, token,
 };
-use crate::config::InDoubt;
+use crate::config::{InDoubt, OnConflict};
 use crate::smtp::reply::Reply;
 use crate::store::{
-    Change, Durability, Imported, Marks, Resolution, Settlement, State, StateName, StoreFault,
+    Change, Durability, Fingerprint, Imported, Marks, Resolution, Settlement, State, StateName, StoreFault,
 };
 
 fn done(change: Change) -> Record {
@@ -57,6 +57,32 @@ pub(crate) async fn what_is_in_flight_is_not_forgotten(engine: &dyn Engine) {
     assert!(matches!(change, Change::Refused(record) if matches!(record.state, State::Committing { .. })));
     settle(&*store, 3, late, 1, accepted()).await.unwrap();
     assert_eq!(store.forget(id(1), late.plus(WINDOW)).await.unwrap(), Change::Absent, "it expired");
+    store.close().await.unwrap();
+}
+
+/// Another text took the claim over while it was being committed, and was given up. The first
+/// attempt is under way still: nobody can say yet what becomes of it.
+pub(crate) async fn what_was_taken_over_is_left_to_its_attempt(engine: &dyn Engine) {
+    let (store, _) = engine.open(at(0)).await;
+    assert!(is_new(&claim(&*store, 1, at(0), slot(1)).await));
+    store.commit(token(1), vec![id(1).into()], at(0)).await.unwrap();
+    let other = Slot { fingerprint: Fingerprint([2; 32]), on_conflict: OnConflict::Relay, ..slot(1) };
+    assert!(is_new(&claim(&*store, 2, at(1), other).await));
+    store.release(token(2), vec![id(1)]).await.unwrap();
+    let changes = [
+        store.forget(id(1), at(2)).await.unwrap(),
+        store.resolve(id(1), Resolution::NotSent, at(2)).await.unwrap(),
+        store.resolve(id(1), Resolution::Sent, at(2)).await.unwrap(),
+    ];
+    for change in changes {
+        assert!(
+            matches!(&change, Change::Refused(record) if record.state.name() == StateName::Committing),
+            "{change:?}"
+        );
+    }
+    settle(&*store, 1, at(3), 1, accepted()).await.unwrap();
+    assert_eq!(settled(claim(&*store, 3, at(3), slot(1)).await).0.state, State::Settled(accepted()));
+    assert_eq!(done(store.forget(id(1), at(4)).await.unwrap()).state, State::Settled(accepted()));
     store.close().await.unwrap();
 }
 

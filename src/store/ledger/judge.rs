@@ -91,6 +91,7 @@ pub(super) fn begin(
         names,
         series,
         fingerprint: previous.fingerprint_for(slot),
+        window: previous.window_for(slot),
         marks: if slot.continues(previous) { previous.marks.clone() } else { Marks::default() },
         upstream: previous.upstream.clone(),
         attempts: previous.attempts.clone(),

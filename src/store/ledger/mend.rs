@@ -54,7 +54,11 @@ impl<B: Backend> Ledger<B> {
             return Ok(Err(Change::Refused(Box::new(held.clone()))));
         }
         let stored = self.backend.get(id)?.filter(|record| !expired(record, at));
-        Ok(stored.ok_or(Change::Absent))
+        let Some(mut record) = stored else { return Ok(Err(Change::Absent)) };
+        // Taken over, and under way still: its holder mostly learns the outcome yet.
+        let Some(holder) = self.overtaken_holder(&record) else { return Ok(Ok(record)) };
+        record.state = State::Committing { holder };
+        Ok(Err(Change::Refused(Box::new(record))))
     }
 
     /// See [`super::super::Store::import`]; a checkpoint makes it durable.

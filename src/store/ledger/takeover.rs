@@ -48,7 +48,7 @@ impl<B: Backend> Ledger<B> {
     }
 
     /// Who was committing what is in doubt now, and has not told its outcome yet.
-    fn overtaken_holder(&self, record: &Record) -> Option<Token> {
+    pub(super) fn overtaken_holder(&self, record: &Record) -> Option<Token> {
         let (holder, overtaken) = self.overtaken.last(&record.id)?;
         let is_its_own = overtaken.text == record.fingerprint && doubt_of_takeover(record).is_some();
         is_its_own.then_some(holder)
