@@ -3,7 +3,8 @@
 
 mod common;
 
-use common::{At, Do, Mail, Proxy, Setup, Upstream};
+use common::gate::Gate;
+use common::{At, Client, Do, Mail, Proxy, Setup, Upstream};
 
 const A_AND_B: [&str; 2] = ["a@b.test", "b@b.test"];
 
@@ -19,6 +20,23 @@ fn once_busy(upstream: &Upstream, recipients: &[&str]) {
     for recipient in recipients {
         upstream.say(At::Rcpt(format!("{recipient}@b.test")), "450 4.2.1 busy");
     }
+}
+
+/// A client whose mail the upstream has but for its answer, another one that waits for
+/// that attempt, and the gate at which the upstream answers.
+fn one_waits_for_the_other(
+    upstream: &Upstream,
+    proxy: &Proxy,
+    first: &Mail,
+    second: &Mail,
+) -> (Client, Client, Gate) {
+    let (mut one, mut other) = (proxy.client(), proxy.client());
+    let gate = upstream.gate(At::Dot);
+    one.start(first);
+    gate.reached();
+    other.start(second);
+    wait_for_a_duplicate(proxy);
+    (one, other, gate)
 }
 
 fn wait_for_a_duplicate(proxy: &Proxy) {
@@ -69,12 +87,7 @@ fn a_refusal_of_one_is_none_of_another_who_waits() {
     once_busy(&upstream, &["a"]);
     let [a, b] = A_AND_B.map(|recipient| Mail::keyed("k").to(&[recipient]));
     assert_eq!(proxy.send(&a), "450 4.2.1 busy");
-    let (mut first, mut second) = (proxy.client(), proxy.client());
-    let gate = upstream.gate(At::Dot);
-    first.start(&b);
-    gate.reached();
-    second.start(&a);
-    wait_for_a_duplicate(&proxy);
+    let (mut first, mut second, gate) = one_waits_for_the_other(&upstream, &proxy, &b, &a);
     gate.say("550 5.7.1 not for b");
     first.expect("550 5.7.1 not for b");
     second.expect("451 4.5.0 [IN-FLIGHT] ");
@@ -90,12 +103,7 @@ fn an_acceptance_of_one_is_none_of_another_in_doubt_who_waits() {
     let [a, b] = A_AND_B.map(|recipient| Mail::keyed("k").to(&[recipient]));
     let reply = proxy.send(&a);
     assert!(reply.starts_with("451 4.4.2 [IN-DOUBT]"), "{reply}");
-    let (mut first, mut second) = (proxy.client(), proxy.client());
-    let gate = upstream.gate(At::Dot);
-    first.start(&b);
-    gate.reached();
-    second.start(&a);
-    wait_for_a_duplicate(&proxy);
+    let (mut first, mut second, gate) = one_waits_for_the_other(&upstream, &proxy, &b, &a);
     gate.open();
     first.expect("250 2.0.0 queued as 2");
     second.expect("451 4.5.0 [IN-FLIGHT] ");

@@ -306,8 +306,8 @@ impl Ledger {
     }
 
     /// What can be said of claims whose attempt broke off: nothing was sent
-    /// before the commit, and nobody knows after it. Recipients that the upstream
-    /// had refused before have none.
+    /// before the commit, and the outcome is unknown after it. Recipients that the
+    /// upstream had refused before have no doubt.
     async fn abandon(&self, claims: Vec<HeldClaim>) {
         let (committed, unsent): (Vec<_>, Vec<_>) = claims.into_iter().partition(|held| held.committed);
         if !unsent.is_empty() {

@@ -121,7 +121,7 @@ impl Verdict {
                 None
             }
             (Some(Share::Owed), Outcome::Deferred(_)) => None,
-            // A refusal is the last word, for the recipients of the flight alone.
+            // A refusal is final, for the recipients of the flight alone.
             (Some(Share::Owed), Outcome::Refused(_)) if was_tried => None,
             (Some(Share::Delivered), _) => Some(Self::sent_earlier(dedup, landing.at, conflict)),
             // Had it been tried again and accepted, it would be no doubt any more.
@@ -237,7 +237,7 @@ mod tests {
         }
     }
 
-    /// A refusal is the last word. It is told only to those whom the flight was for.
+    /// A refusal is final. Only recipients of the flight receive it.
     #[test]
     fn a_refusal_of_others_is_none_of_one_in_doubt() {
         let dedup = Dedup { in_doubt: InDoubt::Resend, ..Dedup::default() };

@@ -61,7 +61,7 @@ pub(crate) async fn what_is_in_flight_is_not_forgotten(engine: &dyn Engine) {
 }
 
 /// Another text took the claim over while it was being committed, and was given up. The first
-/// attempt is under way still: nobody can say yet what becomes of it.
+/// attempt is still under way, and its outcome is not known yet.
 pub(crate) async fn what_was_taken_over_is_left_to_its_attempt(engine: &dyn Engine) {
     let (store, _) = engine.open(at(0)).await;
     assert!(is_new(&claim(&*store, 1, at(0), slot(1)).await));

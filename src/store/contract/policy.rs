@@ -348,8 +348,8 @@ pub(crate) async fn a_duplicate_of_what_was_taken_over_does_not_pass_for_sent(en
     store.close().await.unwrap();
 }
 
-/// Another text is about to take a doubt over. The resend of the first one beside it is
-/// the first e-mail still, to mailboxes and to providers.
+/// Another text holds a claim in doubt and has sent nothing yet. A resend of the first
+/// text keeps the first names and the first series.
 pub(crate) async fn a_resend_beside_another_text_keeps_its_names(engine: &dyn Engine) {
     let (store, _) = engine.open(at(0)).await;
     send(&*store, 1, at(0), slot(1), in_doubt()).await;

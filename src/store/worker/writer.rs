@@ -258,14 +258,7 @@ impl<B: Backend> Writer<B> {
                 }
             }
             Request::Settle { token, at, settlements, answer } => {
-                let done = self.sound().and_then(|ledger| ledger.settle(token, at, &settlements));
-                // Some may be written though one was fenced.
-                self.written();
-                match (answer, done) {
-                    (Some(answer), done) => self.waiting.push((answer, done)),
-                    (None, Ok(())) => {}
-                    (None, Err(fault)) => tracing::warn!(%fault, "an outcome was not written"),
-                }
+                self.settle(token, at, &settlements, answer);
             }
             Request::NoteHeard(notes, now) => {
                 if let Err(fault) = self.sound().and_then(|ledger| ledger.note_heard(&notes, now)) {
@@ -318,6 +311,23 @@ impl<B: Backend> Writer<B> {
                 let _ = answer.send(swept);
             }
             Request::Close(_) => {}
+        }
+    }
+
+    fn settle(
+        &mut self,
+        token: Token,
+        at: Timestamp,
+        settlements: &[Settlement],
+        answer: Option<Answer<()>>,
+    ) {
+        let done = self.sound().and_then(|ledger| ledger.settle(token, at, settlements));
+        // Some may be written though one was fenced.
+        self.written();
+        match (answer, done) {
+            (Some(answer), done) => self.waiting.push((answer, done)),
+            (None, Ok(())) => {}
+            (None, Err(fault)) => tracing::warn!(%fault, "an outcome was not written"),
         }
     }
 
